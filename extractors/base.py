@@ -1,0 +1,179 @@
+"""The contract of every encoder, the view of decoded media it reads, and the table that names them all.
+
+>>> encoder = load("vggish:ave2018", weights="random:0")           # doctest: +SKIP
+>>> rows = encoder.encode(encoder.prepare(media, segments))        # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+
+from extractors.spec import FeatureSpec
+
+# encoder name -> "module:class".  A module is imported when its encoder is asked for, so that a missing optional
+# package disables one encoder and not the command.
+ENCODERS: dict[str, str] = {
+    "vgg19": "extractors.vgg19:VGG19",
+    "vgg19-bn": "extractors.vgg19:VGG19BN",
+    "vggish": "extractors.vggish:VGGish",
+}
+
+
+class MediaView(Protocol):
+    """Decoded media of one clip; implemented by `pipeline.media`, or by three numpy arrays in a notebook.
+
+    Times are seconds from the start of the clip.  It leaves out files, codecs and caching.
+    """
+
+    duration_s: float
+    audio_rate_hz: int
+
+    def timeline(self, source: str = "native") -> np.ndarray:
+        """(N,) float64: presentation time of every decoded frame, ascending; empty without video."""
+        ...
+
+    def frames(self, indices: np.ndarray, source: str = "native") -> np.ndarray:
+        """(n, H, W, 3) uint8 RGB: the frames at these positions of the timeline, repeats allowed."""
+        ...
+
+    def audio(self, rate_hz: int | None = None, mono: bool = True, resampler: str = "soxr_hq") -> np.ndarray:
+        """(N,) float32 in [-1, 1], or (C, N) if not mono, over the whole clip.
+
+        Args:
+            rate_hz: wanted rate; None keeps the file's own, `audio_rate_hz`.
+            mono: mean of the channels.
+            resampler: `soxr_hq` (librosa >= 0.10), `kaiser_best` (resampy) or `swr` (ffmpeg).
+        """
+        ...
+
+
+class NoAudio(Exception):
+    """The clip has no audio to encode."""
+
+
+class NoVideo(Exception):
+    """The clip has no video to encode."""
+
+
+class Encoder(ABC):
+    """A network with its front end: decoded media in, rows out.
+
+    `prepare` runs on the CPU, in any process, without the network's weights; `encode` runs where the weights are.
+    Neither draws random numbers, and a row never depends on the rows beside it.  It leaves out files, batching
+    policy and retries.
+
+    Subclasses set `network` in `__init__` and use `self.spec`, never a recipe's name, to decide what to do.
+    """
+
+    spec: FeatureSpec
+    network: torch.nn.Module
+    #: Rows per device batch that suit a laptop CPU; the engine may choose another.
+    batch_rows: ClassVar[int] = 32
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self.spec = spec
+
+    def frame_indices(self, media: MediaView, segments: np.ndarray) -> np.ndarray | None:
+        """(T, K) int64 frames that `prepare` will ask for, or None for an audio encoder."""
+        if self.spec.sampler is None:
+            return None
+        timeline_s = media.timeline(self.spec.sampler.source)
+        if len(timeline_s) == 0:
+            raise NoVideo("no decoded frame")
+        return self.spec.sampler.indices(timeline_s, segments, self.spec.grid)
+
+    @abstractmethod
+    def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
+        """Model-ready input, one item per row.
+
+        Args:
+            media: of one clip.
+            segments: (T, 2) float64 seconds: all rows of the clip, or a block of them.
+        Returns:
+            (T, ...) tensor of a shape that does not depend on the clip.
+        """
+
+    @abstractmethod
+    def encode(self, batch: torch.Tensor) -> torch.Tensor:
+        """(B, *spec.shape) tensor of spec.dtype from (B, ...) prepared rows, without gradient."""
+
+    def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Published key format -> `self.network`'s key format."""
+        return state
+
+    #: Keys of the network that a published checkpoint may lack, as a regular expression.
+    optional_keys: ClassVar[str] = r"num_batches_tracked$"
+
+    def to(self, device: str | torch.device) -> Encoder:
+        """Move the network; prepared rows are moved by the caller."""
+        self.network.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the network as it is built for the feature."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+
+def names() -> list[str]:
+    """Every `encoder:recipe` that can be loaded, and every encoder's bare default."""
+    from extractors.recipes import table
+
+    return sorted(table())
+
+
+def build(spec: FeatureSpec) -> Encoder:
+    """Encoder of a spec without weights: enough for `prepare` and for `describe`.
+
+    Raises:
+        ValueError: unknown encoder.
+        ImportError: a package of this encoder is missing; the message says what to install.
+    """
+    if spec.encoder not in ENCODERS:
+        raise ValueError(f"unknown encoder {spec.encoder!r}; known: {', '.join(sorted(ENCODERS))}")
+    module_name, class_name = ENCODERS[spec.encoder].split(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ImportError(f"encoder {spec.encoder} needs {error.name}: pip install {error.name}") from error
+    return getattr(module, class_name)(spec)
+
+
+def load(
+    name: str, weights: str = "pretrained", device: str | torch.device = "cpu", precision: str = "fp32"
+) -> Encoder:
+    """A ready encoder.
+
+    Args:
+        name: `encoder:recipe`, or `encoder` for the clean default.
+        weights: `pretrained`, `random:SEED`, or the path of a checkpoint in the published format.
+        device: where `encode` runs.
+        precision: `fp32`, `bf16` or `fp16`; part of the key.
+    Returns:
+        encoder in eval mode whose `spec.weights` identifies the checkpoint.
+    Raises:
+        ValueError: unknown name or precision.
+        extractors.weights.WeightsError: the checkpoint cannot be had or does not fit.
+    """
+    from extractors.recipes import recipe
+    from extractors.weights import load_strictly, resolve
+
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise ValueError(f"precision {precision!r} is none of fp32, bf16, fp16")
+    chosen = recipe(name)
+    encoder = build(dataclasses.replace(chosen.spec, precision=precision))
+    state, identity = resolve(weights, chosen.weights, encoder.network, encoder.convert)
+    load_strictly(encoder.network, state, f"{name} ({weights})", encoder.optional_keys)
+    encoder.spec = dataclasses.replace(encoder.spec, weights=identity)
+    encoder.network.eval().requires_grad_(False)
+    return encoder.to(device)
