@@ -1,0 +1,124 @@
+"""What every command does alike: receipts, progress, versions and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+DONE, BROKE, USAGE, TOO_MANY_FAILED = 0, 1, 2, 3
+
+#: Packages whose version can change a number or a file; recorded in every receipt.
+PACKAGES = ("torch", "torchvision", "numpy", "av", "opencv-python-headless", "soxr", "resampy", "librosa", "zarr")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON so that the file is complete or absent, whenever the process dies."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, sort_keys=True)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def receipt(stage: str, arguments: dict[str, Any], **results: Any) -> dict[str, Any]:
+    """The record that a stage writes last: what ran, with what, and what came out.
+
+    It holds no time and no host name, so that the same inputs give the same receipt.
+    """
+    return {"stage": stage, "arguments": arguments, "versions": versions(), **results}
+
+
+def log(message: str, stream: TextIO | None = None) -> None:
+    """A line for people, on stderr."""
+    print(message, file=stream or sys.stderr, flush=True)
+
+
+class Progress:
+    """Counts of work done, with rate and ETA: one redrawn line in a terminal, a line now and then in a log.
+
+    Args:
+        total: number of things to do.
+        what: plural noun, `clips`.
+        every_s: seconds between two lines when stderr is no terminal.
+    """
+
+    def __init__(self, total: int, what: str, every_s: float = 15.0, stream: TextIO | None = None) -> None:
+        self.total, self.what, self.every_s = total, what, every_s
+        self.stream = stream or sys.stderr
+        self.done = 0
+        self.started_s = self.last_s = time.monotonic()
+        self.terminal = self.stream.isatty()
+        self.note = ""
+
+    def add(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        self.note = note or self.note
+        now_s = time.monotonic()
+        if now_s - self.last_s >= (0.2 if self.terminal else self.every_s):
+            self.last_s = now_s
+            self._show()
+
+    def _show(self, end: bool = False) -> None:
+        elapsed_s = max(time.monotonic() - self.started_s, 1e-9)
+        rate = self.done / elapsed_s
+        left_s = (self.total - self.done) / rate if rate else 0.0
+        line = f"{self.done}/{self.total} {self.what}, {rate:.2f}/s, " + (
+            f"took {_clock(elapsed_s)}" if end else f"ETA {_clock(left_s)}"
+        )
+        line += f"  {self.note}" if self.note else ""
+        if self.terminal:
+            print(f"\r\x1b[K{line}", end="\n" if end else "", file=self.stream, flush=True)
+        else:
+            print(line, file=self.stream, flush=True)
+
+    def close(self) -> None:
+        self._show(end=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextlib.contextmanager
+def command(name: str) -> Iterator[None]:
+    """Turn the errors a user can mend into one message and exit code 1; anything else keeps its traceback."""
+    from extractors.weights import WeightsError
+    from pipeline.manifest import ManifestError
+
+    try:
+        yield
+    except (ManifestError, WeightsError, ValueError, FileNotFoundError, PermissionError, ImportError) as error:
+        log(f"{name}: {error}")
+        raise SystemExit(BROKE) from error
+    except OSError as error:
+        log(f"{name}: {error.strerror or error} ({error.filename or 'no file named'}). What was committed is intact.")
+        raise SystemExit(BROKE) from error
+    except KeyboardInterrupt:
+        log(f"{name}: interrupted. What was committed is intact; the same command continues.")
+        raise SystemExit(130) from None
