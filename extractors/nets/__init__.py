@@ -1,0 +1,1 @@
+"""Architectures that no maintained library provides, in the key format of their published checkpoints."""
