@@ -323,6 +323,11 @@ class FeatureStore:
             found.update(json.loads(path.read_text())["reasons"])
         return found
 
+    def ok_rows(self, key: str, span: range) -> list[int]:
+        """Rows of `span` whose outcome is `ok`."""
+        codes = self.array(key, "outcome")[span.start : span.stop]
+        return [span.start + int(offset) for offset in np.flatnonzero(codes == CODES["ok"])]
+
     # ---- blocks -------------------------------------------------------------------------------------------------
 
     def blocks(self, key: str, rows: range | None = None) -> Iterator[tuple[int, range]]:
@@ -463,17 +468,15 @@ class BlockWriter:
         self._outcome[row - self.span.start] = CODES[outcome]
         self._reasons[self.store.ids[row]] = reason
 
-    def keep(self) -> list[int]:
-        """Take over the `ok` rows of an earlier commit of this block; returns them."""
-        span = slice(self.span.start, self.span.stop)
-        outcome = self.store.array(self.key, "outcome")[span]
-        kept = outcome == CODES["ok"]
+    def keep(self, unless: set[int]) -> None:
+        """Take over the rows of an earlier commit of this block, except the rows in `unless`."""
+        kept = np.array([row not in unless for row in self.span])
         if kept.any():
+            span = slice(self.span.start, self.span.stop)
             self._values[kept] = self.store.values(self.key)[span][kept]
             self._segments[kept] = self.store.array(self.key, "segments")[span][kept]
             self._length[kept] = self.store.array(self.key, "length")[span][kept]
-            self._outcome[kept] = outcome[kept]
-        return [self.span.start + int(offset) for offset in np.flatnonzero(kept)]
+            self._outcome[kept] = self.store.array(self.key, "outcome")[span][kept]
 
     def commit(self) -> dict[str, int]:
         """Write the four shard files, then the record that makes them count.  Returns counts by outcome.

@@ -1,0 +1,168 @@
+"""From one clip to model-ready rows of every encoder that asked: opened once, decoded once.
+
+This is what a worker process does.  It yields parts, so that a long clip never has to be in memory as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from extractors.base import Encoder, NoAudio, NoVideo
+from pipeline.manifest import Clip
+from pipeline.media import FramesMissing, Media, MediaError, find
+
+# Decoded frames held at once.  160 frames of 1080p are 1 GB; ten seconds of 320x240 at 16 a second are 37 MB.
+_FRAME_BYTES = 256 << 20
+# Media that ends this little before the grid counts as whole: AAC and frame durations never add up exactly.
+TAIL_TOLERANCE_S = 0.1
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work for one clip.
+
+    Args:
+        row: of the manifest.
+        keys: features wanted; positions in the worker's table of encoders.
+        max_rows: planned T per key; a file longer than its manifest says is cut there.
+    """
+
+    row: int
+    clip: Clip
+    keys: tuple[str, ...]
+    max_rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive prepared rows of one clip for one key; `last` marks the end of the clip's rows.
+
+    Args:
+        offset: first row of the part in the clip.
+        batch: (t, ...) as `Encoder.prepare` returns.
+        segments: (t, 2) float64 s.
+    """
+
+    row: int
+    key: str
+    offset: int
+    batch: torch.Tensor
+    segments: np.ndarray
+    last: bool
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip has no rows under a key, and why; rows sent before are void."""
+
+    row: int
+    key: str
+    outcome: str
+    message: str
+
+
+def prepare_clip(task: Task, encoders: dict[str, Encoder], folder: Path, tail: str = "pad") -> Iterator[Part | Failure]:
+    """Parts or a failure for every key of the task, in any order.
+
+    Args:
+        encoders: by key, without weights.
+        folder: of media files.
+        tail: `pad` fills what the media lacks with silence and the last frame, `drop` fails the clip.
+    """
+    try:
+        path, whole = find(task.clip, folder)
+        start_s = task.clip.start_s or 0.0 if whole else 0.0
+        with Media(path, start_s, task.clip.duration_s if whole else None) as media:
+            try:
+                yield from _rows(task, encoders, media, tail)
+            except FramesMissing:
+                media.recount()
+                yield from _rows(task, encoders, media, tail)
+    except (MediaError, NoAudio, NoVideo) as error:
+        outcome = error.outcome if isinstance(error, MediaError) else "no-audio"
+        for key in task.keys:
+            yield Failure(task.row, key, outcome, str(error))
+
+
+def _rows(task: Task, encoders: dict[str, Encoder], media: Media, tail: str) -> Iterator[Part | Failure]:
+    media.check_whole()
+    duration_s = task.clip.duration_s if task.clip.duration_s is not None else media.duration_s
+    plans: dict[str, np.ndarray] = {}
+    for key, max_rows in zip(task.keys, task.max_rows, strict=True):
+        spec = encoders[key].spec
+        segments = spec.grid.segments(duration_s)[:max_rows]
+        if failure := _refusal(task, key, spec.modality, media, segments, tail):
+            yield failure
+        else:
+            plans[key] = segments
+    for start_s, stop_s in _blocks(plans, encoders, media):
+        block = {key: (segments[:, 0] >= start_s) & (segments[:, 0] < stop_s) for key, segments in plans.items()}
+        native = [
+            encoders[key].frame_indices(media, plans[key][inside])
+            for key, inside in block.items()
+            if inside.any() and _uses_native(encoders[key])
+        ]
+        if native:
+            media.want(np.concatenate([indices.ravel() for indices in native]))
+        for key, inside in block.items():
+            if inside.any():
+                rows = np.flatnonzero(inside)
+                batch = encoders[key].prepare(media, plans[key][inside])
+                yield Part(task.row, key, int(rows[0]), batch, plans[key][inside], int(rows[-1]) == len(plans[key]) - 1)
+
+
+def _uses_native(encoder: Encoder) -> bool:
+    return encoder.spec.sampler is not None and encoder.spec.sampler.source == "native"
+
+
+def _refusal(task: Task, key: str, modality: str, media: Media, segments: np.ndarray, tail: str) -> Failure | None:
+    """Why this clip cannot have rows of this modality, or None."""
+    name = media.path.name
+    if modality == "visual":
+        if not media.has_video:
+            return Failure(task.row, key, "no-video", f"{name}: no video stream")
+        if len(media.timeline()) == 0:
+            return Failure(task.row, key, "decode-error", f"{name}: no frame of the video stream decodes")
+        end_s = media.video_end_s
+    else:
+        if not media.has_audio:
+            return Failure(task.row, key, "no-audio", f"{name}: no audio stream")
+        end_s = media.audio_end_s
+        if end_s == 0.0:
+            return Failure(task.row, key, "no-audio", f"{name}: no sample of the audio stream decodes")
+    needed_s = float(segments[-1, 1])
+    if tail == "drop" and end_s < needed_s - TAIL_TOLERANCE_S:
+        what = "video" if modality == "visual" else "audio"
+        return Failure(
+            task.row,
+            key,
+            "too-short",
+            f"clip {task.clip.id}: {what} ends at {end_s:.2f} s, the grid needs {needed_s:.2f} s. "
+            "Pass --tail pad to pad with silence and the last frame.",
+        )
+    return None
+
+
+def _blocks(plans: dict[str, np.ndarray], encoders: dict[str, Encoder], media: Media) -> Iterator[tuple[float, float]]:
+    """Stretches of time whose wanted frames fit into memory together."""
+    end_s = max((float(segments[-1, 1]) for segments in plans.values()), default=0.0)
+    if end_s == 0.0:
+        return
+    height, width = media.frame_size
+    per_second = sum(
+        encoders[key].spec.sampler.per_row / encoders[key].spec.grid.hop_s
+        for key in plans
+        if _uses_native(encoders[key])
+    )
+    frame_rate = len(media.timeline()) / max(media.video_end_s, 1e-9) if media.has_video else 0.0
+    bytes_per_s = min(per_second, frame_rate) * height * width * 3
+    block_s = max(np.floor(_FRAME_BYTES / bytes_per_s), 1.0) if bytes_per_s else end_s + 1.0
+    start_s = 0.0
+    while start_s < end_s:
+        yield start_s, start_s + block_s
+        start_s += block_s
