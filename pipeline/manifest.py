@@ -236,6 +236,7 @@ class ManifestError(Exception):
     """A manifest or an annotation file cannot be used; lists every problem, not the first."""
 
     def __init__(self, what: str, problems: list[str]) -> None:
+        self.what = what
         self.problems = problems
         shown = problems[:20] + ([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])
         super().__init__(f"{what}: {len(problems)} problem(s)\n" + "\n".join(f"  {line}" for line in shown))

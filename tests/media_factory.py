@@ -1,7 +1,7 @@
 """Odd and ordinary media files, written with PyAV, for everyone's tests.
 
-Every frame carries its own number as 16 black or white blocks along the top, so that a test can read back which frame it
-was given: `read_number(image)`.  The sound is a sine per channel unless samples are given.  All content is deterministic.
+Every frame carries its own number as 16 black or white blocks along the top, so that a test can read back which frame
+it was given: `read_number(image)`.  The sound is a sine per channel unless samples are given.  All is deterministic.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def one_frame(path: Path, *, audio_s: float = 2.0) -> Path:
 
 
 def variable_rate(path: Path, *, audio: bool = True) -> tuple[Path, np.ndarray]:
-    """A variable frame rate: 30 fps for a second, 10 fps for a second, then 24 fps for a second; with the times (n,) in s."""
+    """30 fps for a second, 10 fps for a second, 24 fps for a second; returned with the times (n,) in seconds."""
     times = np.concatenate([np.arange(30) / 30, 1 + np.arange(10) / 10, 2 + np.arange(24) / 24])
     images = (number_image(index, 320, 240) for index in range(len(times)))
     samples = tone(3.0, 44_100) if audio else None

@@ -1,0 +1,138 @@
+"""Any folder of videos or sound files, without annotations: nested, of any length, with repeated file names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from pipeline.manifest import Clip, Manifest, ManifestError, check_relative
+
+#: Files with other endings are counted, not read.
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".flv",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".wmv",
+    ".3gp",
+    ".ogv",
+)
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus")
+SUFFIXES = frozenset(VIDEO_SUFFIXES + AUDIO_SUFFIXES)
+LONGEST_ID = 120
+
+
+def read(folder: Path) -> Manifest:
+    """One clip per media file, sorted by relative path.
+
+    A file that cannot be opened is a clip too, of unknown duration: it is `extract` that says what is wrong with it.
+    Links that lead outside the folder are not followed, hidden files not looked at; both are counted.
+
+    Raises:
+        ManifestError: no such folder, or nothing in it has the ending of a media file.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"folder {folder}", [f"{folder}: no such folder"])
+    paths, counted = _find(folder)
+    if not paths:
+        endings = " ".join(sorted(SUFFIXES))
+        raise ManifestError(f"folder {folder}", [f"no media file in it; file names must end in one of {endings}"])
+    ids = clip_ids(paths)
+    durations = [probe_duration(folder / path) for path in paths]
+    clips = tuple(
+        Clip(id=name, source_id=name, start_s=0.0, duration_s=duration, media=path)
+        for path, name, duration in zip(paths, ids, durations, strict=True)
+    )
+    facts = {
+        "title": "a folder of media files",
+        "task": "none: no annotations",
+        "without_duration": sum(duration is None for duration in durations),
+    }
+    return Manifest("folder", clips, (), facts | counted)
+
+
+def clip_ids(paths: list[str]) -> list[str]:
+    """Ids for relative paths: the path as a file name; a short hash is added only where that loses or confuses something.
+
+    `a/x.mp4` becomes `a-x`.  Depends on the set of paths, not on their order.  Two ids never differ in letter case only,
+    since some file systems would confuse them.
+    """
+    slugs = [_slug(path) for path in paths]
+    taken = Counter(slug.lower() for slug in slugs)
+    return [
+        slug
+        if taken[slug.lower()] == 1 and slug and len(slug) <= LONGEST_ID and not _is_lossy(path)
+        else f"{slug[:LONGEST_ID] or 'clip'}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        for slug, path in zip(slugs, paths, strict=True)
+    ]
+
+
+def probe_duration(path: Path) -> float | None:
+    """Duration in seconds that the container states, or its longest stream; None if it cannot be opened or says nothing."""
+    import av
+
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            if container.duration:
+                return container.duration / av.time_base if container.duration > 0 else None
+            lengths = [
+                float(stream.duration * stream.time_base) for stream in container.streams if stream.duration is not None
+            ]
+            return max((length for length in lengths if length > 0), default=None)
+    except (av.FFmpegError, OSError, ValueError):
+        return None
+
+
+def _find(folder: Path) -> tuple[list[str], dict[str, int]]:
+    root = folder.resolve()
+    found, unreadable = [], []
+    counted = Counter(other_files=0, hidden=0, links_outside=0, unusable_names=0)
+    for here, folders, names in os.walk(folder, onerror=unreadable.append):
+        counted["hidden"] += sum(name.startswith(".") for name in (*folders, *names))
+        links = [name for name in folders if not name.startswith(".") and (Path(here) / name).is_symlink()]
+        counted["links_outside"] += sum(not (Path(here) / name).resolve().is_relative_to(root) for name in links)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            path = Path(here) / name
+            relative = path.relative_to(folder).as_posix()
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() not in SUFFIXES or not path.is_file():
+                counted["other_files"] += 1
+            elif not path.resolve().is_relative_to(root):
+                counted["links_outside"] += 1
+            elif not _is_usable(relative):
+                counted["unusable_names"] += 1
+            else:
+                found.append(relative)
+    return sorted(found), dict(counted) | {"unreadable_folders": len(unreadable)}
+
+
+def _is_usable(relative: str) -> bool:
+    try:
+        check_relative(relative).encode("utf-8")
+    except ValueError:
+        return False
+    return True
+
+
+def _slug(path: str) -> str:
+    """Letters, digits, `_`, `-` and single inner dots of the path without its ending; everything else becomes `-`."""
+    stem = path[: -len(Path(path).suffix)]
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem)
+    return re.sub(r"\.{2,}", ".", slug).strip(".")
+
+
+def _is_lossy(path: str) -> bool:
+    """Whether characters other than separators and spaces were replaced, so that the id alone would not tell files apart."""
+    stem = path[: -len(Path(path).suffix)]
+    return re.sub(r"[ /]", "-", stem) != _slug(path)
