@@ -42,7 +42,7 @@ def read(folder: Path) -> Manifest:
     """
     if not folder.is_dir():
         raise ManifestError(f"folder {folder}", [f"{folder}: no such folder"])
-    paths, counted = _find(folder)
+    paths, counted = media_files(folder)
     if not paths:
         endings = " ".join(sorted(SUFFIXES))
         raise ManifestError(f"folder {folder}", [f"no media file in it; file names must end in one of {endings}"])
@@ -92,7 +92,7 @@ def probe_duration(path: Path) -> float | None:
         return None
 
 
-def _find(folder: Path) -> tuple[list[str], dict[str, int]]:
+def media_files(folder: Path) -> tuple[list[str], dict[str, int]]:
     root = folder.resolve()
     found, unreadable = [], []
     counted = Counter(other_files=0, hidden=0, links_outside=0, unusable_names=0)
