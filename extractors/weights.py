@@ -196,7 +196,30 @@ def _load_torch(path: Path) -> object:
             scripted = any(name.endswith("constants.pkl") for name in archive.namelist())
         if scripted:
             return {**torch.jit.load(path, map_location="cpu").state_dict()}
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(_harmless_globals()):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class _LightningCallback:
+    """Stands for a callback class that an old Lightning checkpoint names as a key; nothing of the class is used."""
+
+
+def _harmless_globals() -> list:
+    """What training scripts leave beside the tensors and `weights_only` refuses by itself.
+
+    CLAP's files hold numpy scalars (the best scores), and Lightning before 1.5 keyed its callbacks by class.  Making
+    a numpy scalar of a plain number type runs no code from the file; the Lightning class is replaced by an empty one.
+    """
+    import numpy as np
+
+    scalar = np._core.multiarray.scalar
+    return [
+        scalar,
+        (scalar, "numpy.core.multiarray.scalar"),  # its name before numpy 2
+        np.dtype,
+        *(getattr(np.dtypes, f"{kind}DType") for kind in ("Float64", "Float32", "Int64", "Int32", "Bool")),
+        (_LightningCallback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    ]
 
 
 def _load_hdf5(path: Path) -> dict[str, torch.Tensor]:
