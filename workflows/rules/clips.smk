@@ -1,0 +1,55 @@
+# Annotations to a manifest, and clip lists to files.
+
+
+rule prepare:
+    output:
+        manifest=f"{RUN}/{{dataset}}/manifest.parquet",
+    log:
+        f"{RUN}/{{dataset}}/logs/prepare.log",
+    benchmark:
+        f"{RUN}/{{dataset}}/benchmarks/prepare.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory("default"),
+        runtime=minutes("default"),
+    params:
+        annotations=lambda w: (
+            f"--annotations {entry(w)['annotations']!r}"
+            if "annotations" in entry(w)
+            else ""
+        ),
+        media=lambda w: (
+            f"--media {media(w)!r}" if w.dataset in ("demo", "folder") else ""
+        ),
+    shell:
+        "python -m pipeline.prepare --dataset {wildcards.dataset} {params.annotations} {params.media} "
+        "--out {output.manifest:q} > {log:q} 2>&1"
+
+
+rule acquire:
+    input:
+        manifest=f"{RUN}/{{dataset}}/manifest.parquet",
+    output:
+        receipt=f"{RUN}/{{dataset}}/receipts/acquire.json",
+    log:
+        f"{RUN}/{{dataset}}/logs/acquire.log",
+    benchmark:
+        f"{RUN}/{{dataset}}/benchmarks/acquire.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory("default"),
+        runtime=minutes("default"),
+    params:
+        media=media,
+        ledger=lambda w, input: Path(input.manifest).parent / "ledger.jsonl",
+        source=lambda w: entry(w)["acquire"]["source"],
+        origin=lambda w: (
+            f"--from {entry(w)['acquire']['from']!r}"
+            if "from" in entry(w)["acquire"]
+            else ""
+        ),
+    shell:
+        "python -m pipeline.acquire --manifest {input.manifest:q} --source {params.source} {params.origin} "
+        "--media {params.media:q} --ledger '{params.ledger}' --receipt {output.receipt:q} > {log:q} 2>&1"

@@ -1,0 +1,143 @@
+# What the rules share: the checked configuration, shard numbers and targets.
+
+validate(config, f"{workflow.basedir}/workflows/schemas/config.schema.yaml")
+sys.path.insert(0, str(workflow.basedir))
+
+from pipeline.planning import clip_count, code_digest
+
+RUN = config["run"]
+# The commands run from any working directory, with the interpreter that runs Snakemake.
+shell.prefix(
+    f"export PYTHONPATH='{workflow.basedir}'; export PATH='{Path(sys.executable).parent}':\"$PATH\"; set -euo pipefail; "
+)
+
+
+wildcard_constraints:
+    dataset="|".join(config["datasets"]) or "none",
+    shard=r"\d+",
+    shards=r"\d+",
+    model=r"[a-z0-9_+]+",
+    setting="supervised|weak",
+    seed=r"\d+",
+    format=r"[a-z0-9-]+",
+
+
+def entry(wildcards):
+    """The dataset's part of the configuration."""
+    return config["datasets"][wildcards.dataset]
+
+
+def media(wildcards):
+    """Folder of the dataset's clips."""
+    return entry(wildcards).get("media", f"{RUN}/{wildcards.dataset}/media")
+
+
+def jobs(dataset):
+    """Number of extract jobs; known before anything has run, so that a dry run shows the whole plan."""
+    clips = clip_count(
+        dataset, config["datasets"][dataset], f"{RUN}/{dataset}/manifest.parquet"
+    )
+    return max(1, -(-clips // config["job_clips"]))
+
+
+def extract_receipts(dataset):
+    shards = jobs(dataset)
+    return [
+        f"{RUN}/{dataset}/receipts/extract/{shard}-of-{shards}.json"
+        for shard in range(shards)
+    ]
+
+
+def trainings(dataset):
+    """(model, setting, seed) of every training run of a dataset."""
+    return [
+        (
+            run["model"],
+            run.get("setting", "weak" if dataset == "llp" else "supervised"),
+            seed,
+        )
+        for run in config["datasets"][dataset].get("train", [])
+        for seed in run.get("seeds", [0])
+    ]
+
+
+def training(wildcards):
+    """The configuration entry of one training run."""
+    for run in entry(wildcards).get("train", []):
+        setting = run.get(
+            "setting", "weak" if wildcards.dataset == "llp" else "supervised"
+        )
+        if (run["model"], setting) == (wildcards.model, wildcards.setting):
+            return run
+    raise WorkflowError(
+        f"no training of {wildcards.model}, {wildcards.setting} is configured for {wildcards.dataset}"
+    )
+
+
+def scores(dataset):
+    return [
+        f"{RUN}/{dataset}/scores/{model}-{setting}-{seed}.json"
+        for model, setting, seed in trainings(dataset)
+    ]
+
+
+def exports(dataset):
+    return [
+        f"{RUN}/{dataset}/receipts/export-{name}.json"
+        for name in config["datasets"][dataset].get("export", [])
+    ]
+
+
+def targets():
+    made = []
+    for dataset, settings in config["datasets"].items():
+        made += extract_receipts(dataset) + scores(dataset) + exports(dataset)
+        made.append(f"{RUN}/{dataset}/report.html")
+        if settings.get("release"):
+            made.append(f"{RUN}/{dataset}/release/release.json")
+    return made
+
+
+def memory(kind):
+    """Megabytes to ask for; half as much again with every retry."""
+    wanted = config["resources"].get(kind, config["resources"]["default"])["mem_mb"]
+    return lambda wildcards, attempt: int(wanted * (1 + 0.5 * (attempt - 1)))
+
+
+def minutes(kind):
+    """Minutes to ask for; twice as many with every retry."""
+    wanted = config["resources"].get(kind, config["resources"]["default"])[
+        "runtime_min"
+    ]
+    return lambda wildcards, attempt: wanted * 2 ** (attempt - 1)
+
+
+def acquired(wildcards):
+    """Downloads come first, where the configuration asks for them."""
+    return (
+        [f"{RUN}/{wildcards.dataset}/receipts/acquire.json"]
+        if "acquire" in entry(wildcards)
+        else []
+    )
+
+
+def weights(wildcards):
+    chosen = entry(wildcards).get("weights", "pretrained")
+    return " ".join(
+        f"--weights {choice!r}"
+        for choice in ([chosen] if isinstance(chosen, str) else chosen)
+    )
+
+
+def allowed_failures(wildcards):
+    allowed = entry(wildcards).get("max_failed")
+    return "" if allowed is None else f"--max-failed {allowed}"
+
+
+def training_flags(wildcards):
+    chosen = training(wildcards)
+    return " ".join(
+        f"--{name} {chosen[name]!r}"
+        for name in ("config", "visual", "audio")
+        if name in chosen
+    )

@@ -1,0 +1,49 @@
+# Features to trained models and their scores.
+
+
+rule train:
+    input:
+        manifest=f"{RUN}/{{dataset}}/manifest.parquet",
+        features=lambda w: extract_receipts(w.dataset),
+    output:
+        receipt=f"{RUN}/{{dataset}}/train/{{model}}-{{setting}}-{{seed}}/train.json",
+    log:
+        f"{RUN}/{{dataset}}/logs/train/{{model}}-{{setting}}-{{seed}}.log",
+    benchmark:
+        f"{RUN}/{{dataset}}/benchmarks/train/{{model}}-{{setting}}-{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        mem_mb=memory("train"),
+        runtime=minutes("train"),
+        gpu=1 if config["device"].startswith("cuda") else 0,
+    params:
+        store=lambda w, input: Path(input.manifest).parent / "features",
+        folder=lambda w, output: Path(output.receipt).parent,
+        flags=training_flags,
+        device=config["device"],
+    shell:
+        "python -m pipeline.train --manifest {input.manifest:q} --store '{params.store}' --model {wildcards.model} "
+        "--setting {wildcards.setting} --seed {wildcards.seed} {params.flags} --device {params.device} "
+        "--out '{params.folder}' > {log:q} 2>&1"
+
+
+rule score:
+    input:
+        manifest=f"{RUN}/{{dataset}}/manifest.parquet",
+        train=f"{RUN}/{{dataset}}/train/{{model}}-{{setting}}-{{seed}}/train.json",
+    output:
+        scores=f"{RUN}/{{dataset}}/scores/{{model}}-{{setting}}-{{seed}}.json",
+    log:
+        f"{RUN}/{{dataset}}/logs/score/{{model}}-{{setting}}-{{seed}}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory("default"),
+        runtime=minutes("default"),
+    params:
+        predictions=lambda w, input: Path(input.train).parent / "predictions.npz",
+    shell:
+        "python -m pipeline.score --manifest {input.manifest:q} --predictions '{params.predictions}' "
+        "--out {output.scores:q} > {log:q} 2>&1"

@@ -1,0 +1,67 @@
+# What people look at and take away: exports, the report, the release.
+
+
+rule export:
+    input:
+        manifest=f"{RUN}/{{dataset}}/manifest.parquet",
+        features=lambda w: extract_receipts(w.dataset),
+    output:
+        receipt=f"{RUN}/{{dataset}}/receipts/export-{{format}}.json",
+    log:
+        f"{RUN}/{{dataset}}/logs/export-{{format}}.log",
+    benchmark:
+        f"{RUN}/{{dataset}}/benchmarks/export-{{format}}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory("default"),
+        runtime=minutes("default"),
+    params:
+        store=lambda w, input: Path(input.manifest).parent / "features",
+        folder=lambda w, input: Path(input.manifest).parent / "exports" / w.format,
+    shell:
+        "python -m pipeline.export --manifest {input.manifest:q} --store '{params.store}' --format {wildcards.format} "
+        "--out '{params.folder}' --receipt {output.receipt:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        manifest=f"{RUN}/{{dataset}}/manifest.parquet",
+        features=lambda w: extract_receipts(w.dataset),
+        scores=lambda w: scores(w.dataset),
+        exports=lambda w: exports(w.dataset),
+    output:
+        page=f"{RUN}/{{dataset}}/report.html",
+    log:
+        f"{RUN}/{{dataset}}/logs/report.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory("default"),
+        runtime=minutes("default"),
+    params:
+        folder=lambda w, input: Path(input.manifest).parent,
+        media=media,
+    shell:
+        "python -m pipeline.report --run '{params.folder}' --media {params.media:q} --out {output.page:q} > {log:q} 2>&1"
+
+
+rule release:
+    input:
+        manifest=f"{RUN}/{{dataset}}/manifest.parquet",
+        features=lambda w: extract_receipts(w.dataset),
+        scores=lambda w: scores(w.dataset),
+    output:
+        release=f"{RUN}/{{dataset}}/release/release.json",
+    log:
+        f"{RUN}/{{dataset}}/logs/release.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory("default"),
+        runtime=minutes("default"),
+    params:
+        run=lambda w, input: Path(input.manifest).parent,
+        folder=lambda w, output: Path(output.release).parent,
+    shell:
+        "python -m pipeline.release build --run '{params.run}' --out '{params.folder}' > {log:q} 2>&1"
