@@ -23,8 +23,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--dataset {options.dataset} needs --media DIR, the folder of its media files")
     try:
         manifest = _read(options)
-        if options.splits:
-            manifest = _keep_splits(manifest, options.splits)
+        if wanted := options.splits or _default_splits(manifest):
+            manifest = _keep_splits(manifest, wanted)
         manifest.check().save(options.out)
     except ManifestError as error:
         print(f"{error.what}: {len(error.problems)} problem(s)", file=sys.stderr)
@@ -82,9 +82,9 @@ def notes(manifest: Manifest) -> list[str]:
     for modality in ("audio", "visual"):
         if counted := facts.get(f"{modality}_events"):
             found.append(
-                f"{modality} events: {counted['rows']:,} rows, {counted['ignored_rows']} of no val or test clip ignored, "
-                f"{counted['empty_intervals']} empty kept, {len(counted['inverted_intervals_dropped'])} inverted dropped, "
-                f"{counted['exact_duplicates']} repeated"
+                f"{modality} events: {counted['rows']:,} rows, {counted['ignored_rows']} of no val or test clip "
+                f"ignored, {counted['empty_intervals']} empty kept, "
+                f"{len(counted['inverted_intervals_dropped'])} inverted dropped, {counted['exact_duplicates']} repeated"
             )
     if facts.get("offsets_known") == 0:
         found.append("no download_video.csv: where the videos lie in their YouTube sources is not known")
@@ -133,6 +133,11 @@ def _read(options: argparse.Namespace) -> Manifest:
     return reader(described, options.annotations, options.accept_checksums)
 
 
+def _default_splits(manifest: Manifest) -> list[str] | None:
+    """The demo's teacher clips are short and for the tiny text models only, so they are left out unless asked for."""
+    return [name for name in manifest.splits() if name != "teacher"] if manifest.dataset == "demo" else None
+
+
 def _keep_splits(manifest: Manifest, wanted: list[str]) -> Manifest:
     import dataclasses
 
@@ -141,7 +146,12 @@ def _keep_splits(manifest: Manifest, wanted: list[str]) -> Manifest:
             "--splits", [f"no clip is in split {name!r}; there are {manifest.splits()}" for name in unknown]
         )
     clips = tuple(clip for clip in manifest.clips if clip.split in wanted)
-    return dataclasses.replace(manifest, clips=clips, facts=manifest.facts | {"splits_kept": wanted})
+    kept = {clip.id for clip in clips}
+    facts = manifest.facts | {"splits_kept": wanted}
+    for name in ("broken", "captions"):  # facts about single clips
+        if name in facts:
+            facts[name] = {key: value for key, value in facts[name].items() if key in kept}
+    return dataclasses.replace(manifest, clips=clips, facts=facts)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -149,14 +159,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pipeline.prepare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python -m pipeline.prepare --dataset demo --media runs/demo/media --out runs/demo/manifest.parquet",
+        epilog="example:\n  python -m pipeline.prepare --dataset demo --media runs/demo/media --out runs/demo/M.parquet",
     )
     parser.add_argument("--dataset", required=True, choices=DATASETS)
     parser.add_argument("--annotations", type=Path, metavar="DIR", help="annotation files of ave, llp or unav100")
     parser.add_argument("--media", type=Path, metavar="DIR", help="media files of folder; where demo writes its clips")
     parser.add_argument("--out", type=Path, required=True, metavar="MANIFEST", help="Parquet file to write")
     parser.add_argument(
-        "--splits", type=lambda text: text.split(","), metavar="A,B", help="keep only the clips of these splits"
+        "--splits",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="keep only these splits (demo: all but `teacher`)",
     )
     parser.add_argument(
         "--accept-checksums",

@@ -5,8 +5,8 @@ the dataset uses, so manifest row i is line i:
 
     Church bell&RUhOCu3LNXM&good&0&10
 
-Category names hold commas and parentheses; the fields are separated by `&` only.  45 video ids occur more than once, with
-different categories: each line is a clip of its own.
+Category names hold commas and parentheses; the fields are separated by `&` only.  45 video ids occur more than once,
+with different categories: each line is a clip of its own.
 """
 
 from __future__ import annotations

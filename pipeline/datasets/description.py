@@ -43,7 +43,7 @@ class Prompt:
     Args:
         label: class name.
         visual, audio: captions, verbatim: published pseudo-labels depend on their spelling.
-        visual_threshold, audio_threshold: on scaled logits, strictly greater passes; None where they must be calibrated.
+        visual_threshold, audio_threshold: on scaled logits, strictly greater passes; None: to be calibrated.
         source: publication, or `ours`.
         note: typing errors kept on purpose, and the like.
     """

@@ -61,10 +61,10 @@ def read(folder: Path) -> Manifest:
 
 
 def clip_ids(paths: list[str]) -> list[str]:
-    """Ids for relative paths: the path as a file name; a short hash is added only where that loses or confuses something.
+    """Ids for relative paths: the path as a file name, and a short hash only where that alone would be ambiguous.
 
-    `a/x.mp4` becomes `a-x`.  Depends on the set of paths, not on their order.  Two ids never differ in letter case only,
-    since some file systems would confuse them.
+    `a/x.mp4` becomes `a-x`.  Depends on the set of paths, not on their order.  Two ids never differ in letter case
+    only, since some file systems would confuse them.
     """
     slugs = [_slug(path) for path in paths]
     taken = Counter(slug.lower() for slug in slugs)
@@ -77,7 +77,7 @@ def clip_ids(paths: list[str]) -> list[str]:
 
 
 def probe_duration(path: Path) -> float | None:
-    """Duration in seconds that the container states, or its longest stream; None if it cannot be opened or says nothing."""
+    """Seconds that the container states, or its longest stream; None if it cannot be opened or says nothing."""
     import av
 
     try:
@@ -133,6 +133,6 @@ def _slug(path: str) -> str:
 
 
 def _is_lossy(path: str) -> bool:
-    """Whether characters other than separators and spaces were replaced, so that the id alone would not tell files apart."""
+    """Whether characters other than separators and spaces were replaced."""
     stem = path[: -len(Path(path).suffix)]
     return re.sub(r"[ /]", "-", stem) != _slug(path)

@@ -1,7 +1,7 @@
-"""LLP, "Look, Listen and Parse" (Tian et al., ECCV 2020): 11,849 ten-second clips with weak labels, dense on val and test.
+"""LLP, "Look, Listen and Parse" (Tian et al., ECCV 2020): 11,849 ten-second clips, weak labels, dense on val and test.
 
-Tab-separated files with a header.  `filename` is an 11-character video id, start and end in the source video; ids contain
-`_`, so it is split by position:
+Tab-separated files with a header.  `filename` is an 11-character video id, start and end in the source video; ids
+contain `_`, so it is split by position:
 
     filename             event_labels               filename             onset  offset  event_labels
     BjCEufrlXm4_20_30    Speech,Dog                 4YdbENYcIyE_23_33    0      4       Baby_cry_infant_cry
