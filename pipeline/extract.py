@@ -19,7 +19,7 @@ from pipeline.manifest import Manifest
 from pipeline.outcomes import MEANING
 from pipeline.preparation import Failure, Task
 from pipeline.run import DONE, TOO_MANY_FAILED, Progress, command, log, receipt, write_json
-from pipeline.store import BlockWriter, FeatureStore, plan
+from pipeline.store import JOB_CLIPS, BlockWriter, FeatureStore, plan
 from pipeline.workers import WorkerPool
 
 EXAMPLE = """\
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         help="pretrained (default), random:SEED or a checkpoint file; once for all encoders or once per NAME=",
     )
     made.add_argument("--shard", default="0/1", metavar="i/n", help="do part i of n, counted from 0 (default 0/1)")
+    made.add_argument("--job-clips", type=int, default=JOB_CLIPS, help="clips per part at the finest; fixed per store")
     made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     made.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="part of the feature's key")
     made.add_argument("--tail", default="pad", choices=["pad", "drop"], help="when media ends before the grid does")
@@ -127,7 +128,7 @@ def _describe(arguments: argparse.Namespace) -> int:
     for name in _names(arguments):
         entry = recipe(name)
         spec = entry.spec
-        layout = plan(manifest, spec)
+        layout = plan(manifest, spec, arguments.job_clips)
         row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
         rows = sum(spec.grid.rows(clip.duration_s or 0.0) for clip in manifest.clips)
         weights = entry.weights.name if entry.weights else "none published"
@@ -154,9 +155,10 @@ def _extract(arguments: argparse.Namespace) -> int:
         raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     manifest = Manifest.load(arguments.manifest).check()
     index, count = _shard(arguments.shard)
-    rows = manifest.shard(index, count)
+    rows = manifest.shard(index, count, arguments.job_clips)
     encoders = _load(arguments)
-    store = FeatureStore.create(arguments.store, manifest, [encoder.spec for encoder in encoders.values()])
+    specs = [encoder.spec for encoder in encoders.values()]
+    store = FeatureStore.create(arguments.store, manifest, specs, arguments.job_clips)
     redo = {name for name in arguments.redo.split(",") if name}
     if unknown := redo - set(MEANING):
         raise ValueError(f"--redo {','.join(sorted(unknown))}: outcomes are {', '.join(MEANING)}")

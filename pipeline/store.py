@@ -39,10 +39,6 @@ _ARRAYS = ("values", "segments", "length", "outcome")
 _AXES = {0: (), 1: ("feature",), 2: ("token", "feature"), 3: ("row", "column", "feature")}
 
 
-class StoreError(ValueError):
-    """A store cannot be used as asked; the message says which file or key and what to do."""
-
-
 class NoRows(KeyError):
     """A clip has no rows under a key; `outcome` says why."""
 
@@ -52,29 +48,6 @@ class NoRows(KeyError):
 
     def __str__(self) -> str:
         return self.args[0]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Layout of one key, fixed when the key is planned.
-
-    Args:
-        block_clips: clips per block, a power of two that divides `JOB_CLIPS`.
-        segments: T of the longest clip; shorter clips are padded and have a `length`.
-    """
-
-    block_clips: int
-    segments: int
-
-
-def plan(manifest: Manifest, spec: FeatureSpec) -> Plan:
-    """Layout for a key: blocks of at most 64 MB, so that a writer's memory does not follow the feature's width."""
-    segments = max((spec.grid.rows(clip.duration_s or 0.0) for clip in manifest.clips), default=1)
-    row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
-    block = JOB_CLIPS
-    while block > 1 and block * segments * row_bytes > _BLOCK_BYTES:
-        block //= 2
-    return Plan(block, segments)
 
 
 class FeatureStore:
@@ -100,11 +73,19 @@ class FeatureStore:
     # ---- making -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], manifest: Manifest, specs: Iterable[FeatureSpec]) -> FeatureStore:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        manifest: Manifest,
+        specs: Iterable[FeatureSpec],
+        job_clips: int = JOB_CLIPS,
+    ) -> FeatureStore:
         """Plan a store, or add keys to one.  Running it twice, or from several jobs at once, changes nothing.
 
+        Args:
+            job_clips: clips per job at the finest; blocks never cross such a boundary.
         Raises:
-            StoreError: the folder is a store of another manifest, or is something else and not empty.
+            StoreError: the folder is a store of another manifest or job size, or is something else and not empty.
         """
         path = Path(path)
         if not (path / "zarr.json").exists():
@@ -115,7 +96,7 @@ class FeatureStore:
                 "dataset": manifest.dataset,
                 "manifest": manifest.digest,
                 "clips": len(manifest),
-                "job_clips": JOB_CLIPS,
+                "job_clips": job_clips,
             }
             _create_group(path, {"clave": facts, "Conventions": "CF-1.11"})
             _create_group(path / "commits", {"about": "one JSON record per finished block; not arrays"})
@@ -126,6 +107,11 @@ class FeatureStore:
                 f"{store.facts['manifest'][:12]}; given: {manifest.dataset}, {len(manifest)} clips, "
                 f"{manifest.digest[:12]}). Use another --store, or the manifest it was made for."
             )
+        if store.facts["job_clips"] != job_clips:
+            raise StoreError(
+                f"{path}: was planned for jobs of {store.facts['job_clips']} clips, not {job_clips}; "
+                f"pass --job-clips {store.facts['job_clips']} or use another --store"
+            )
         for spec in specs:
             if not (path / spec.key / "zarr.json").exists():
                 store._add_key(manifest, spec)
@@ -133,7 +119,7 @@ class FeatureStore:
 
     def _add_key(self, manifest: Manifest, spec: FeatureSpec) -> None:
         """Create the arrays of a key beside the store and move them in whole, so a key is planned or absent."""
-        layout = plan(manifest, spec)
+        layout = plan(manifest, spec, self.facts["job_clips"])
         count, block, rows = len(manifest), layout.block_clips, layout.segments
         beside = self.path / f".{spec.key}.{os.getpid()}.partial"
         attributes = {
@@ -412,104 +398,6 @@ class FeatureStore:
         for path in left:
             _remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return len(left)
-
-
-class BlockWriter:
-    """Collects the rows of one block in memory and commits them together.
-
-    Every clip of the block must be given rows (`put`) or a reason (`fail`) before `commit`.
-    """
-
-    def __init__(self, store: FeatureStore, key: str, block: int) -> None:
-        layout, spec = store.plan(key), store.spec(key)
-        self.store, self.key, self.block, self.spec = store, key, block, spec
-        start = block * layout.block_clips
-        self.span = range(start, min(start + layout.block_clips, store.facts["clips"]))
-        count = len(self.span)
-        fill = np.nan if np.dtype(spec.dtype).kind == "f" else 0
-        self._values = np.full((count, layout.segments, *spec.shape), fill, dtype=spec.dtype)
-        self._segments = np.full((count, layout.segments, 2), np.nan)
-        self._length = np.zeros(count, dtype=np.int32)
-        self._outcome = np.zeros(count, dtype=np.uint8)
-        self._reasons: dict[str, str] = {}
-
-    @property
-    def open_rows(self) -> list[int]:
-        """Rows that still have no outcome."""
-        return [row for row, code in zip(self.span, self._outcome, strict=True) if code == CODES["pending"]]
-
-    def put(self, row: int, values: np.ndarray, segments: np.ndarray) -> None:
-        """Rows of one clip.
-
-        Args:
-            row: row number in the manifest.
-            values: (T, *spec.shape).
-            segments: (T, 2) seconds.
-        Raises:
-            StoreError: wrong shape, too many rows.
-        """
-        wanted = self._values.shape[2:]
-        if values.ndim != 1 + len(wanted) or values.shape[1:] != wanted or len(values) > self._values.shape[1]:
-            raise StoreError(
-                f"{self.key}, clip row {row}: rows of shape {values.shape}; "
-                f"planned are at most {self._values.shape[1]} rows of {wanted}"
-            )
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            self.fail(row, "non-finite", f"{int((~np.isfinite(values)).sum())} values are NaN or infinite")
-            return
-        offset = row - self.span.start
-        self._values[offset, : len(values)] = values
-        self._segments[offset, : len(values)] = segments
-        self._length[offset] = len(values)
-        self._outcome[offset] = CODES["ok"]
-
-    def fail(self, row: int, outcome: str, reason: str) -> None:
-        """The reason why a clip has no rows."""
-        self._outcome[row - self.span.start] = CODES[outcome]
-        self._reasons[self.store.ids[row]] = reason
-
-    def keep(self, unless: set[int]) -> None:
-        """Take over the rows of an earlier commit of this block, except the rows in `unless`."""
-        kept = np.array([row not in unless for row in self.span])
-        if kept.any():
-            span = slice(self.span.start, self.span.stop)
-            self._values[kept] = self.store.values(self.key)[span][kept]
-            self._segments[kept] = self.store.array(self.key, "segments")[span][kept]
-            self._length[kept] = self.store.array(self.key, "length")[span][kept]
-            self._outcome[kept] = self.store.array(self.key, "outcome")[span][kept]
-
-    def commit(self) -> dict[str, int]:
-        """Write the four shard files, then the record that makes them count.  Returns counts by outcome.
-
-        Raises:
-            StoreError: some clip has neither rows nor a reason.
-        """
-        if left := self.open_rows:
-            raise StoreError(f"{self.key} block {self.block}: no outcome yet for clip rows {left[:10]}")
-        self.store.forget(self.key, self.block)
-        span = slice(self.span.start, self.span.stop)
-        for name, block in zip(_ARRAYS, (self._values, self._segments, self._length, self._outcome), strict=True):
-            self.store.array(self.key, name)[span] = block
-        files = {name: sha256_of(self.store.path / name) for name in self._files()}
-        counts = dict(Counter(OUTCOMES[code] for code in self._outcome))
-        record = {
-            "key": self.key,
-            "block": self.block,
-            "clips": [self.span.start, self.span.stop],
-            "outcomes": counts,
-            "reasons": self._reasons,
-            "files": files,
-        }
-        write_json(self.store.commit_path(self.key, self.block), record)
-        return counts
-
-    def _files(self) -> list[str]:
-        """Paths of this block's shard files inside the store."""
-        files = []
-        for name in _ARRAYS:
-            axes = self.store.array(self.key, name).ndim
-            files.append("/".join([self.key, name, "c", str(self.block), *["0"] * (axes - 1)]))
-        return files
 
 
 def _create_group(path: Path, attributes: dict[str, Any]) -> None:

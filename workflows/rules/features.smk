@@ -28,10 +28,11 @@ rule extract:
         device=config["device"],
         precision=config["precision"],
         workers=config["workers"],
+        job_clips=config["job_clips"],
         # Snakemake does not see changes inside the package: this does, and comments do not count.
         code=lambda w: code_digest(entry(w)["encoders"]),
     shell:
         "python -m pipeline.extract --manifest {input.manifest:q} --media {params.media:q} --store '{params.store}' "
         "--encoders {params.encoders} {params.weights} --shard {wildcards.shard}/{wildcards.shards} "
-        "--device {params.device} --precision {params.precision} --tail {params.tail} --workers {params.workers} "
+        "--device {params.device} --precision {params.precision} --tail {params.tail} --workers {params.workers} --job-clips {params.job_clips} "
         "{params.max_failed} --receipt {output.receipt:q} > {log:q} 2>&1"
