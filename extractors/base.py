@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 from abc import ABC, abstractmethod
@@ -22,6 +23,7 @@ ENCODERS: dict[str, str] = {
     "vgg19": "extractors.vgg19:VGG19",
     "vgg19-bn": "extractors.vgg19:VGG19BN",
     "vggish": "extractors.vggish:VGGish",
+    "cnn14": "extractors.cnn14:Cnn14",
 }
 
 
@@ -114,6 +116,20 @@ class Encoder(ABC):
         """Move the network; prepared rows are moved by the caller."""
         self.network.to(device)
         return self
+
+    def arithmetic(self, device: torch.device) -> contextlib.AbstractContextManager:
+        """Context in which `encode` runs the network: the spec's precision, and nothing coarser.
+
+        fp32 means fp32: convolutions and products in TF32 (10 bits of mantissa) are off.
+        """
+        stack = contextlib.ExitStack()
+        if self.spec.precision == "fp32":
+            if device.type == "cuda":
+                stack.enter_context(torch.backends.cudnn.flags(allow_tf32=False))
+        else:
+            dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.spec.precision]
+            stack.enter_context(torch.autocast(device.type, dtype=dtype))
+        return stack
 
     @property
     def device(self) -> torch.device:
