@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -254,10 +255,10 @@ def _clip_problems(clip: Clip, known: set[str]) -> list[str]:
             check_relative(clip.media)
         except ValueError as error:
             found.append(str(error))
-    if clip.duration_s is not None and not clip.duration_s > 0:
-        found.append(f"duration {clip.duration_s} s is not positive")
-    if clip.start_s is not None and clip.start_s < 0:
-        found.append(f"start {clip.start_s} s is negative")
+    if clip.duration_s is not None and not 0 < clip.duration_s < math.inf:
+        found.append(f"duration {clip.duration_s} s is not a positive number")
+    if clip.start_s is not None and not 0 <= clip.start_s < math.inf:
+        found.append(f"start {clip.start_s} s is not a number from 0 up")
     for label in clip.labels:
         if label not in known:
             found.append(f"label {label!r} is not in the vocabulary")
@@ -266,6 +267,6 @@ def _clip_problems(clip: Clip, known: set[str]) -> list[str]:
             found.append(f"event label {event.label!r} is not in the vocabulary")
         if event.modality not in MODALITIES:
             found.append(f"event modality {event.modality!r} is none of {', '.join(MODALITIES)}")
-        if not (event.start_s >= 0 and event.end_s >= event.start_s):
+        if not 0 <= event.start_s <= event.end_s < math.inf:
             found.append(f"event {event.start_s}..{event.end_s} s is not an interval")
     return found
