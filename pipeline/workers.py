@@ -23,6 +23,10 @@ from extractors.spec import FeatureSpec
 from pipeline.preparation import Failure, Part, Task, prepare_clip
 
 
+# Forked children would inherit the locks of the numerical libraries' threads.
+START_METHOD = "spawn"
+
+
 def _quiet_decoders() -> None:
     """One thread per worker and no decoder chatter: the workers themselves are the parallelism."""
     import av.logging
@@ -103,7 +107,7 @@ class WorkerPool:
         yield from self._run_processes(deque(tasks))
 
     def _start(self) -> tuple[multiprocessing.Process, Connection]:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START_METHOD)
         ours, theirs = context.Pipe()
         process = context.Process(
             target=_work, args=(theirs, self.specs, self.folder, self.tail), daemon=True, name="clave-decoder"
