@@ -9,15 +9,17 @@
     S/commits/<key>/<block>.json   written last: what the block holds, with the SHA-256 of its files
 
 A *block* is a run of clips that is one shard file of each array.  It is written whole by one process or not at
-all, so there are no locks; without its commit record it does not count.
+all; without its commit record it does not count.  How arrays are cut and coded is in `pipeline.layout`, writing in
+`pipeline.blocks`, fast reading in `pipeline.shards`, checking in `pipeline.checks`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
-from collections import Counter
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +29,16 @@ import numpy as np
 import zarr
 
 from extractors.spec import FeatureSpec
-from extractors.weights import sha256_of
+from pipeline.blocks import BlockWriter, StoreError, install
+from pipeline.layout import JOB_CLIPS, Plan, create_arrays, plan
 from pipeline.manifest import Manifest
 from pipeline.outcomes import CODES, MEANING, OUTCOMES
 from pipeline.run import write_json
+from pipeline.shards import ClipReader, DamagedShard
+
+__all__ = ["JOB_CLIPS", "BlockWriter", "FeatureStore", "NoRows", "Plan", "StoreError", "plan"]
 
 _FORMAT = 1
-JOB_CLIPS = 256
-_BLOCK_BYTES = 64 << 20
-_ARRAYS = ("values", "segments", "length", "outcome")
-_AXES = {0: (), 1: ("feature",), 2: ("token", "feature"), 3: ("row", "column", "feature")}
 
 
 class NoRows(KeyError):
@@ -50,24 +52,38 @@ class NoRows(KeyError):
         return self.args[0]
 
 
+@dataclass(frozen=True)
+class _Committed:
+    """Outcome and length of the clips of one committed block, with what identifies the commit."""
+
+    signature: tuple[int, int]
+    outcome: np.ndarray
+    length: np.ndarray
+
+
 class FeatureStore:
     """A store on disk.  It leaves out how the features were made.
 
-    Reading is safe from any number of processes; writing is safe as long as one process writes one block.
+    Reading is safe from any number of threads and processes, forked or spawned; writing is safe as long as one process
+    writes one block, and a second writer of a block is refused.
     """
 
     def __init__(self, path: str | os.PathLike[str], mode: str = "r") -> None:
         self.path = Path(path)
         try:
-            self._group = zarr.open_group(self.path, mode=mode, zarr_format=3)
-            self.facts: dict[str, Any] = dict(self._group.attrs)["clave"]
-        except (FileNotFoundError, KeyError) as error:
+            self.facts: dict[str, Any] = json.loads((self.path / "zarr.json").read_text())["attributes"]["clave"]
+        except (FileNotFoundError, NotADirectoryError, KeyError, TypeError) as error:
             raise StoreError(f"{self.path}: not a feature store; `python -m pipeline.extract` makes one") from error
+        except ValueError as error:
+            raise StoreError(f"{self.path / 'zarr.json'}: damaged ({error})") from error
         if self.facts["format"] != _FORMAT:
             raise StoreError(f"{self.path}: store format {self.facts['format']}, this version reads {_FORMAT}")
+        self._writable = mode != "r"
         self._specs: dict[str, FeatureSpec] = {}
         self._plans: dict[str, Plan] = {}
         self._arrays: dict[tuple[str, str], zarr.Array] = {}
+        self._readers: dict[str, ClipReader | None] = {}
+        self._blocks: dict[tuple[str, int], _Committed] = {}
         self._rows: dict[str, int] | None = None
 
     # ---- making -------------------------------------------------------------------------------------------------
@@ -89,8 +105,10 @@ class FeatureStore:
         """
         path = Path(path)
         if not (path / "zarr.json").exists():
-            if path.exists() and any(path.iterdir()):
-                raise StoreError(f"{path}: exists, is not empty and is no feature store; choose another --store")
+            # A planner that was killed leaves only temporary files; one that runs beside us may be done by now.
+            strange = [entry.name for entry in _entries(path) if not entry.name.endswith(".partial")]
+            if strange and not (path / "zarr.json").exists():
+                raise StoreError(f"{path}: holds {strange[0]} and is no feature store; choose another --store")
             facts = {
                 "format": _FORMAT,
                 "dataset": manifest.dataset,
@@ -98,8 +116,8 @@ class FeatureStore:
                 "clips": len(manifest),
                 "job_clips": job_clips,
             }
-            _create_group(path, {"clave": facts, "Conventions": "CF-1.11"})
-            _create_group(path / "commits", {"about": "one JSON record per finished block; not arrays"})
+            if not (path / "zarr.json").exists():
+                _create_group(path, {"clave": facts, "Conventions": "CF-1.11"})
         store = cls(path, mode="r+")
         if store.facts["manifest"] != manifest.digest:
             raise StoreError(
@@ -107,6 +125,8 @@ class FeatureStore:
                 f"{store.facts['manifest'][:12]}; given: {manifest.dataset}, {len(manifest)} clips, "
                 f"{manifest.digest[:12]}). Use another --store, or the manifest it was made for."
             )
+        if not (path / "commits" / "zarr.json").exists():
+            _create_group(path / "commits", {"about": "one JSON record per finished block; not arrays"})
         if store.facts["job_clips"] != job_clips:
             raise StoreError(
                 f"{path}: was planned for jobs of {store.facts['job_clips']} clips, not {job_clips}; "
@@ -119,71 +139,16 @@ class FeatureStore:
 
     def _add_key(self, manifest: Manifest, spec: FeatureSpec) -> None:
         """Create the arrays of a key beside the store and move them in whole, so a key is planned or absent."""
-        layout = plan(manifest, spec, self.facts["job_clips"])
-        count, block, rows = len(manifest), layout.block_clips, layout.segments
-        beside = self.path / f".{spec.key}.{os.getpid()}.partial"
-        attributes = {
-            "clave": {"spec": spec.to_dict(), "block_clips": block, "segments": rows},
-            "title": f"{spec.name} features of {manifest.dataset}",
-            "source": f"{spec.name}, weights {spec.weights}",
-        }
-        group = zarr.create_group(beside, attributes=attributes, overwrite=True)
-        shape = tuple(spec.shape)
-        sharded = {
-            "compressors": zarr.codecs.ZstdCodec(level=1, checksum=True),
-            "config": {"write_empty_chunks": True},
-        }
-        group.create_array(
-            "values",
-            shape=(count, rows, *shape),
-            chunks=(1, rows, *shape),
-            shards=(block, rows, *shape),
-            dtype=spec.dtype,
-            fill_value=float("nan") if np.dtype(spec.dtype).kind == "f" else 0,
-            dimension_names=("clip", "segment", *_AXES.get(len(shape), [f"axis_{i}" for i in range(len(shape))])),
-            attributes={"long_name": f"{spec.encoder} {spec.layer}", "coordinates": "segments"},
-            **sharded,
-        )
-        group.create_array(
-            "segments",
-            shape=(count, rows, 2),
-            chunks=(block, rows, 2),
-            dtype="float64",
-            fill_value=float("nan"),
-            dimension_names=("clip", "segment", "bound"),
-            attributes={"long_name": "start and end of each row from the start of the clip", "units": "s"},
-            **sharded,
-        )
-        group.create_array(
-            "length",
-            shape=(count,),
-            chunks=(block,),
-            dtype="int32",
-            fill_value=0,
-            dimension_names=("clip",),
-            attributes={"long_name": "rows of the clip that are filled"},
-            **sharded,
-        )
-        group.create_array(
-            "outcome",
-            shape=(count,),
-            chunks=(block,),
-            dtype="uint8",
-            fill_value=CODES["pending"],
-            dimension_names=("clip",),
-            attributes={"flag_values": list(range(len(OUTCOMES))), "flag_meanings": " ".join(OUTCOMES)},
-            **sharded,
-        )
-        ids = group.create_array(
-            "clip", shape=(count,), chunks=(max(count, 1),), dtype=str, fill_value="", dimension_names=("clip",)
-        )
-        ids[:] = np.array(manifest.ids, dtype=object)
+        beside = Path(tempfile.mkdtemp(prefix=f".{spec.key}.", suffix=".partial", dir=self.path))
         try:
+            create_arrays(beside, manifest, spec, self.facts["job_clips"])
+            beside.chmod(0o755)
             os.replace(beside, self.path / spec.key)
         except OSError:  # another job planned the same key at the same moment: its arrays are the same
-            _remove_tree(beside)
             if not (self.path / spec.key / "zarr.json").exists():
                 raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
     # ---- reading ------------------------------------------------------------------------------------------------
 
@@ -207,7 +172,7 @@ class FeatureStore:
         return sorted(
             entry.name
             for entry in self.path.iterdir()
-            if not entry.name.startswith(".") and entry.name != "commits" and (entry / "zarr.json").exists()
+            if entry.name[0] != "." and entry.name != "commits" and (entry / "zarr.json").exists()
         )
 
     def key(self, name: str) -> str:
@@ -231,6 +196,10 @@ class FeatureStore:
             return json.loads((self.path / key / "zarr.json").read_text())["attributes"]["clave"]
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(f"{self.path}: no key {key!r}; keys here: {', '.join(self.keys()) or 'none'}") from error
+        except (ValueError, KeyError) as error:
+            raise StoreError(
+                f"{self.path / key / 'zarr.json'}: damaged ({error}); remove {key} and make it again"
+            ) from error
 
     def spec(self, key: str) -> FeatureSpec:
         if key not in self._specs:
@@ -240,14 +209,17 @@ class FeatureStore:
     def plan(self, key: str) -> Plan:
         if key not in self._plans:
             facts = self._key_facts(key)
-            self._plans[key] = Plan(facts["block_clips"], facts["segments"])
+            rows = facts["segments"]
+            self._plans[key] = Plan(
+                facts["block_clips"], rows, facts.get("chunk_rows", rows), facts.get("ragged", False)
+            )
         return self._plans[key]
 
     def array(self, key: str, name: str) -> zarr.Array:
         """One of `values`, `segments`, `length`, `outcome`, `clip` of a key."""
         if (key, name) not in self._arrays:
             self.spec(key)
-            array = zarr.open_array(self.path / key / name, mode="r+" if not self._group.read_only else "r")
+            array = zarr.open_array(self.path / key / name, mode="r+" if self._writable else "r")
             self._arrays[key, name] = array.with_config({"write_empty_chunks": True})
         return self._arrays[key, name]
 
@@ -284,35 +256,82 @@ class FeatureStore:
 
         Raises:
             NoRows: the clip has none; `.outcome` says why.
-            StoreError: unknown key or clip.
+            StoreError: unknown key or clip, damaged shard.
         """
         row = self.row(clip_id)
-        length = int(self.array(key, "length")[row])
+        outcome, length = self._state(key, row)
         if length == 0:
-            raise NoRows(clip_id, key, OUTCOMES[int(self.array(key, "outcome")[row])])
-        return self.values(key)[row][:length]
+            raise NoRows(clip_id, key, outcome)
+        return self.rows_at(key, row, length)
+
+    def rows_at(self, key: str, row: int, length: int) -> np.ndarray:
+        """The first `length` rows of the clip in row `row`, whatever the commit records say."""
+        if key not in self._readers:
+            self.spec(key)
+            self._readers[key] = ClipReader.open(self.path / key / "values")
+        reader = self._readers[key]
+        if reader is None:
+            return self.values(key)[row][:length]
+        try:
+            return reader.read(row, length)
+        except (DamagedShard, FileNotFoundError) as error:
+            raise StoreError(
+                f"{error}. `python -m pipeline.verify --store {self.path} --forget` lets extract make the block again"
+            ) from error
+
+    def _state(self, key: str, row: int) -> tuple[str, int]:
+        """Outcome and number of rows of a clip; `pending` and 0 while its block is not committed."""
+        block, offset = divmod(row, self.plan(key).block_clips)
+        committed = self._committed(key, block)
+        if committed is None:
+            return "pending", 0
+        return OUTCOMES[committed.outcome[offset]], int(committed.length[offset])
+
+    def _committed(self, key: str, block: int) -> _Committed | None:
+        try:
+            status = os.stat(self.commit_path(key, block))
+        except FileNotFoundError:
+            return None
+        signature = (status.st_ino, status.st_mtime_ns)
+        known = self._blocks.get((key, block))
+        if known is None or known.signature != signature:
+            span = self.block_span(key, block)
+            rows = slice(span.start, span.stop)
+            known = _Committed(signature, self.array(key, "outcome")[rows], self.array(key, "length")[rows])
+            self._blocks[key, block] = known
+        return known
 
     def times(self, clip_id: str, key: str) -> np.ndarray:
         """(length, 2) float64 seconds of the rows of one clip."""
         row = self.row(clip_id)
-        return self.array(key, "segments")[row][: int(self.array(key, "length")[row])]
+        return self.array(key, "segments")[row][: self._state(key, row)[1]]
+
+    def lengths(self, key: str) -> np.ndarray:
+        """(clips,) int32: number of rows of every clip, 0 where it has none."""
+        found = np.zeros(self.facts["clips"], np.int32)
+        for block, span in self.blocks(key):
+            if (committed := self._committed(key, block)) is not None:
+                found[span.start : span.stop] = committed.length
+        return found
 
     def outcomes(self, key: str) -> dict[str, str]:
-        """Outcome of every clip, in row order."""
-        codes = self.array(key, "outcome")[:]
+        """Outcome of every clip, in row order; `pending` where the block is not committed."""
+        codes = np.full(self.facts["clips"], CODES["pending"], np.uint8)
+        for block, span in self.blocks(key):
+            if (committed := self._committed(key, block)) is not None:
+                codes[span.start : span.stop] = committed.outcome
         return {clip_id: OUTCOMES[code] for clip_id, code in zip(self.ids, codes, strict=True)}
 
     def reasons(self, key: str) -> dict[str, str]:
         """Message of every clip that failed, from the commit records."""
         found: dict[str, str] = {}
-        for path in sorted((self.path / "commits" / key).glob("*.json")):
-            found.update(json.loads(path.read_text())["reasons"])
+        for block, _ in self.blocks(key):
+            found.update((self.commit(key, block) or {"reasons": {}})["reasons"])
         return found
 
     def ok_rows(self, key: str, span: range) -> list[int]:
         """Rows of `span` whose outcome is `ok`."""
-        codes = self.array(key, "outcome")[span.start : span.stop]
-        return [span.start + int(offset) for offset in np.flatnonzero(codes == CODES["ok"])]
+        return [row for row in span if self._state(key, row)[0] == "ok"]
 
     # ---- blocks -------------------------------------------------------------------------------------------------
 
@@ -323,15 +342,32 @@ class FeatureStore:
         for start in range(rows.start, rows.stop, size):
             yield start // size, range(start, min(start + size, self.facts["clips"]))
 
+    def block_span(self, key: str, block: int) -> range:
+        """Rows of a block."""
+        size = self.plan(key).block_clips
+        return range(block * size, min((block + 1) * size, self.facts["clips"]))
+
     def commit_path(self, key: str, block: int) -> Path:
         return self.path / "commits" / key / f"{block:06d}.json"
 
     def commit(self, key: str, block: int) -> dict[str, Any] | None:
-        """Commit record of a block, None if it is not done."""
+        """Commit record of a block, None if it is not done.
+
+        Raises:
+            StoreError: the record is damaged.
+        """
+        path = self.commit_path(key, block)
         try:
-            return json.loads(self.commit_path(key, block).read_text())
+            record = json.loads(path.read_text())
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise StoreError(
+                f"{path}: damaged commit record ({error}); `python -m pipeline.verify --forget`"
+            ) from error
+        if not isinstance(record, dict):
+            raise StoreError(f"{path}: damaged commit record; `python -m pipeline.verify --forget`")
+        return record
 
     def missing(self, key: str, rows: range | None = None) -> list[range]:
         """Blocks that are not committed, as ranges of rows."""
@@ -341,11 +377,15 @@ class FeatureStore:
         """The one writer of a block.
 
         Raises:
-            StoreError: the store was opened for reading.
+            StoreError: the store was opened for reading, or another process is writing the block.
         """
-        if self._group.read_only:
+        if not self._writable:
             raise StoreError(f"{self.path}: opened for reading; FeatureStore.create opens it for writing")
         return BlockWriter(self, key, block)
+
+    def install(self, key: str, block: int, files: dict[str, Path], record: dict[str, Any]) -> None:
+        """Make finished shard files and their record part of the store (see `pipeline.blocks.install`)."""
+        install(self.path, files, self.commit_path(key, block), record)
 
     def verify(self, deep: bool = True) -> list[str]:
         """Everything wrong with the committed blocks, one sentence each; uncommitted blocks are not wrong.
@@ -353,60 +393,31 @@ class FeatureStore:
         Args:
             deep: also read the values: rows of `ok` clips must be finite and as long as `length` says.
         """
-        found = []
-        for key in self.keys():
-            for block, span in self.blocks(key):
-                record = self.commit(key, block)
-                if record is not None:
-                    found += [f"{key} block {block} (clips {span.start}..{span.stop - 1}): {problem}"
-                              for problem in self._block_problems(key, span, record, deep)]  # fmt: skip
-        for partial in sorted(self.path.rglob("*.partial")):
-            found.append(f"{partial.relative_to(self.path)}: left over by a killed process; `sweep` removes it")
-        return found
+        from pipeline.checks import damages
 
-    def _block_problems(self, key: str, span: range, record: dict[str, Any], deep: bool) -> list[str]:
-        found = []
-        for name, digest in record["files"].items():
-            path = self.path / name
-            if not path.exists():
-                found.append(f"{name} is missing")
-            elif sha256_of(path) != digest:
-                found.append(f"{name} differs from what was committed")
-        if found or not deep:
-            return found
-        outcome = self.array(key, "outcome")[span.start : span.stop]
-        counts = dict(Counter(OUTCOMES[code] for code in outcome))
-        if counts != record["outcomes"]:
-            found.append(f"outcomes are {counts}, the record says {record['outcomes']}")
-        length = self.array(key, "length")[span.start : span.stop]
-        for offset, row in enumerate(span):
-            values = self.values(key)[row]
-            filled = int(length[offset])
-            if (outcome[offset] == CODES["ok"]) != (filled > 0):
-                found.append(f"clip row {row} has outcome {OUTCOMES[outcome[offset]]} and {filled} rows")
-            if values.dtype.kind == "f" and not np.isfinite(values[:filled]).all():
-                found.append(f"clip row {row} holds NaN or infinity")
-        return found
+        return [str(damage) for damage in damages(self, deep=deep)]
 
     def forget(self, key: str, block: int) -> None:
         """Drop a block's commit record, so that the next `extract` makes it again."""
         self.commit_path(key, block).unlink(missing_ok=True)
 
     def sweep(self) -> int:
-        """Remove what killed processes left over; only while no job is writing.  Returns the number removed."""
-        left = [path for path in self.path.rglob("*.partial")]
+        """Remove what killed processes left over; blocks that a living process writes stay.  Returns the number."""
+        from pipeline.checks import left_over
+
+        left = left_over(self.path)
         for path in left:
-            _remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         return len(left)
+
+
+def _entries(path: Path) -> list[Path]:
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(path.iterdir())
+    return []
 
 
 def _create_group(path: Path, attributes: dict[str, Any]) -> None:
     """A Zarr group that appears whole, also when several jobs make it at once."""
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
-
-
-def _remove_tree(path: Path) -> None:
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,241 @@
+"""The unit of work and of loss: a run of clips that is one shard file of each array, written whole or not at all.
+
+A writer prepares all files of its block in a scratch folder inside the store, forgets the block's earlier commit, moves
+the files in and writes the new commit record last.  Whatever happens before the move leaves the earlier block
+untouched: a full disk, a crash, a refused second writer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from extractors.weights import sha256_of
+from pipeline.layout import ARRAYS, shard_files
+from pipeline.outcomes import CODES, OUTCOMES
+
+if TYPE_CHECKING:
+    from pipeline.store import FeatureStore
+
+
+class StoreError(ValueError):
+    """A store cannot be used as asked; the message says which file or key and what to do."""
+
+
+class Scratch:
+    """A folder for one block that only one process can hold.  The system frees it when that process dies.
+
+    Where the file system has no locks, the folder is still private to the block, but a second writer goes unnoticed
+    until its commit replaces the first one's, whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        while True:
+            path.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(path, os.O_RDONLY)
+            try:
+                if not _lock(self._handle):
+                    raise StoreError(
+                        f"{path}: another process is writing this block. "
+                        "One job owns one block: let it finish, or stop it."
+                    )
+                if _same_folder(self._handle, path):  # else its last holder removed it between mkdir and lock
+                    break
+            except BaseException:
+                os.close(self._handle)
+                raise
+            os.close(self._handle)
+        for entry in path.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def release(self) -> None:
+        """Remove the folder and give it up."""
+        if self._handle >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._handle)
+            self._handle = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", -1) >= 0:
+            os.close(self._handle)
+
+
+def in_use(path: Path) -> bool:
+    """Whether a living process holds a scratch folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return not _lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks on this file system
+        return True
+    return True
+
+
+def _same_folder(handle: int, path: Path) -> bool:
+    try:
+        return os.fstat(handle).st_ino == os.stat(path).st_ino
+    except FileNotFoundError:
+        return False
+
+
+class BlockWriter:
+    """Collects the rows of one block in memory and commits them together.
+
+    Every clip of the block must be given rows (`put`) or a reason (`fail`) before `commit`.
+
+    Raises:
+        StoreError: another process is writing the block.
+    """
+
+    def __init__(self, store: FeatureStore, key: str, block: int) -> None:
+        layout, spec = store.plan(key), store.spec(key)
+        self.store, self.key, self.block, self.spec = store, key, block, spec
+        start = block * layout.block_clips
+        self.span = range(start, min(start + layout.block_clips, store.facts["clips"]))
+        if block < 0 or not len(self.span):
+            raise StoreError(f"{store.path}: {key} has no block {block}")
+        self._scratch = Scratch(store.path / f".{key}.{block:06d}.partial")
+        count = len(self.span)
+        fill = np.nan if np.dtype(spec.dtype).kind == "f" else 0
+        self._values = np.full((count, layout.segments, *spec.shape), fill, dtype=spec.dtype)
+        self._segments = np.full((count, layout.segments, 2), np.nan)
+        self._length = np.zeros(count, dtype=np.int32)
+        self._outcome = np.zeros(count, dtype=np.uint8)
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def open_rows(self) -> list[int]:
+        """Rows that still have no outcome."""
+        return [row for row, code in zip(self.span, self._outcome, strict=True) if code == CODES["pending"]]
+
+    def put(self, row: int, values: np.ndarray, segments: np.ndarray) -> None:
+        """Rows of one clip.
+
+        Args:
+            row: row number in the manifest.
+            values: (T, *spec.shape).
+            segments: (T, 2) seconds.
+        Raises:
+            StoreError: wrong shape, no row at all, too many rows, rows and times that do not agree.
+        """
+        wanted = self._values.shape[2:]
+        fits = values.ndim == 1 + len(wanted) and values.shape[1:] == wanted
+        if not fits or not 0 < len(values) <= self._values.shape[1]:
+            raise StoreError(
+                f"{self.key}, clip row {row}: rows of shape {values.shape}; "
+                f"planned are 1 to {self._values.shape[1]} rows of {wanted}"
+            )
+        if np.shape(segments) != (len(values), 2):
+            raise StoreError(f"{self.key}, clip row {row}: {len(values)} rows, but times of shape {np.shape(segments)}")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            self.fail(row, "non-finite", f"{int((~np.isfinite(values)).sum())} values are NaN or infinite")
+            return
+        offset = self._offset(row)
+        self._values[offset, : len(values)] = values
+        self._segments[offset, : len(values)] = segments
+        self._length[offset] = len(values)
+        self._outcome[offset] = CODES["ok"]
+
+    def fail(self, row: int, outcome: str, reason: str) -> None:
+        """The reason why a clip has no rows."""
+        self._outcome[self._offset(row)] = CODES[outcome]
+        self._reasons[self.store.ids[row]] = reason
+
+    def _offset(self, row: int) -> int:
+        if row not in self.span:
+            raise StoreError(f"{self.key}: row {row} is not in block {self.block} ({self.span.start}..)")
+        return row - self.span.start
+
+    def keep(self, unless: set[int]) -> None:
+        """Take over the rows of an earlier commit of this block, except the rows in `unless`."""
+        kept = np.array([row not in unless for row in self.span])
+        if kept.any():
+            span = slice(self.span.start, self.span.stop)
+            self._values[kept] = self.store.values(self.key)[span][kept]
+            self._segments[kept] = self.store.array(self.key, "segments")[span][kept]
+            self._length[kept] = self.store.array(self.key, "length")[span][kept]
+            self._outcome[kept] = self.store.array(self.key, "outcome")[span][kept]
+
+    def commit(self) -> dict[str, int]:
+        """Write the four shard files, then the record that makes them count.  Returns counts by outcome.
+
+        Raises:
+            StoreError: some clip has neither rows nor a reason.
+            OSError: a full disk, a read-only folder; an earlier commit of the block is then still there.
+        """
+        if left := self.open_rows:
+            raise StoreError(f"{self.key} block {self.block}: no outcome yet for clip rows {left[:10]}")
+        paths = shard_files(self.key, self.block, len(self.spec.shape))
+        try:
+            made = self._write_shards(paths)
+            counts = dict(Counter(OUTCOMES[code] for code in self._outcome))
+            record = {
+                "key": self.key,
+                "block": self.block,
+                "clips": [self.span.start, self.span.stop],
+                "outcomes": counts,
+                "reasons": self._reasons,
+                "files": {paths[name]: sha256_of(path) for name, path in made.items()},
+            }
+            self.store.install(self.key, self.block, {paths[name]: path for name, path in made.items()}, record)
+        finally:
+            self._scratch.release()
+        return counts
+
+    def _write_shards(self, paths: dict[str, str]) -> dict[str, Path]:
+        """The block's shard files, written through Zarr into copies of the arrays that have this block only."""
+        span = slice(self.span.start, self.span.stop)
+        made = {}
+        for name, data in zip(ARRAYS, (self._values, self._segments, self._length, self._outcome), strict=True):
+            folder = self._scratch.path / name
+            folder.mkdir()
+            shutil.copyfile(self.store.path / self.key / name / "zarr.json", folder / "zarr.json")
+            zarr.open_array(folder, mode="r+").with_config({"write_empty_chunks": True})[span] = data
+            made[name] = folder / Path(*Path(paths[name]).parts[2:])
+        return made
+
+
+def install(store: Path, files: dict[str, Path], record_path: Path, record: dict[str, Any]) -> None:
+    """Move finished shard files into a store and make them count.
+
+    Args:
+        store: its folder.
+        files: path inside the store -> finished file on the same file system.
+        record_path: of the commit record; an earlier one is removed before the first file is replaced.
+        record: content of the commit record.
+    """
+    record_path.parent.mkdir(parents=True, exist_ok=True)
+    beside = record_path.with_name(f"{record_path.name}.{os.getpid()}.partial")
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=1, sort_keys=True)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        for name, path in files.items():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+            (store / name).parent.mkdir(parents=True, exist_ok=True)
+        record_path.unlink(missing_ok=True)
+        for name, path in files.items():
+            os.replace(path, store / name)
+        os.replace(beside, record_path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,159 @@
+"""What can be wrong with a store, found block by block so that one block at a time can be repaired."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from extractors.weights import sha256_of
+from pipeline.blocks import StoreError, in_use
+from pipeline.layout import shard_files
+from pipeline.manifest import Manifest
+from pipeline.outcomes import CODES, OUTCOMES
+from pipeline.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong.
+
+    Args:
+        key: feature key, or `` for the store as a whole.
+        block: number of the block that has to be made again, None where forgetting a block does not help.
+        text: one sentence.
+    """
+
+    key: str
+    block: int | None
+    text: str
+
+    def __str__(self) -> str:
+        place = self.key if self.block is None else f"{self.key} block {self.block}"
+        return f"{place}: {self.text}" if place else self.text
+
+
+def damages(store: FeatureStore, keys: list[str] | None = None, deep: bool = True) -> Iterator[Damage]:
+    """Everything wrong with the committed blocks; uncommitted blocks are not wrong, see `FeatureStore.missing`."""
+    yield from folder_damages(store)
+    for key in keys if keys is not None else store.keys():
+        yield from key_damages(store, key)
+        for block, _ in store.blocks(key):
+            yield from block_damages(store, key, block, deep)
+
+
+def folder_damages(store: FeatureStore) -> Iterator[Damage]:
+    """Left-overs of killed processes, and clip ids that differ between keys."""
+    for path in left_over(store.path):
+        yield Damage("", None, f"{path.relative_to(store.path)}: left over by a killed process; `--sweep` removes it")
+    keys = store.keys()
+    lists = {key: tuple(map(str, store.array(key, "clip")[:])) for key in keys}
+    for key, ids in lists.items():
+        if ids != next(iter(lists.values())):
+            yield Damage(key, None, f"its clip ids differ from those of {next(iter(lists))}")
+
+
+def manifest_damages(store: FeatureStore, manifest: Manifest) -> Iterator[Damage]:
+    """A store of another manifest, or ids that are not the manifest's."""
+    if store.facts["manifest"] != manifest.digest:
+        yield Damage("", None, f"{store.path}: belongs to another manifest than the one given ({manifest.dataset})")
+    keys = store.keys()
+    for key in keys:
+        if tuple(map(str, store.array(key, "clip")[:])) != manifest.ids:
+            yield Damage(key, None, "its clip ids are not the manifest's")
+
+
+def key_damages(store: FeatureStore, key: str) -> Iterator[Damage]:
+    """Metadata that contradicts the plan, and a spec that is not the key's."""
+    spec, layout, clips = store.spec(key), store.plan(key), store.facts["clips"]
+    if spec.key != key:
+        yield Damage(key, None, f"its metadata describe {spec.key}; the folder was renamed or the metadata changed")
+    wanted = {
+        "values": ((clips, layout.segments, *spec.shape), spec.dtype),
+        "segments": ((clips, layout.segments, 2), "float64"),
+        "length": ((clips,), "int32"),
+        "outcome": ((clips,), "uint8"),
+    }
+    for name, (shape, dtype) in wanted.items():
+        array = store.array(key, name)
+        if array.shape != shape or array.dtype != np.dtype(dtype):
+            yield Damage(key, None, f"{name} is {array.shape} {array.dtype}, the plan says {shape} {dtype}")
+    known = {f"{block:06d}.json" for block, _ in store.blocks(key)}
+    for path in sorted((store.path / "commits" / key).glob("*.json")):
+        if path.name not in known:
+            yield Damage(key, None, f"{path.relative_to(store.path)} is a record of no block of this key")
+
+
+def block_damages(store: FeatureStore, key: str, block: int, deep: bool = True) -> Iterator[Damage]:
+    """Problems of one committed block; nothing if it is not committed."""
+    span = store.block_span(key, block)
+    try:
+        record = store.commit(key, block)
+    except StoreError as error:
+        yield Damage(key, block, str(error))
+        return
+    if record is None:
+        return
+    clips = f"clips {span.start}..{span.stop - 1}"
+    expected = set(shard_files(key, block, len(store.spec(key).shape)).values())
+    if record.get("clips") != [span.start, span.stop] or set(record.get("files", ())) != expected:
+        yield Damage(key, block, f"{clips}: its record is of another block")
+        return
+    sound = True
+    for name, digest in record["files"].items():
+        path = store.path / name
+        if not path.exists():
+            sound = False
+            yield Damage(key, block, f"{clips}: {name} is missing")
+        elif sha256_of(path) != digest:
+            sound = False
+            yield Damage(key, block, f"{clips}: {name} differs from what was committed")
+    if sound and deep:
+        yield from (Damage(key, block, f"{clips}: {text}") for text in _content(store, key, span, record))
+
+
+def _content(store: FeatureStore, key: str, span: range, record: dict) -> Iterator[str]:
+    """Outcomes, lengths, times and values against each other."""
+    rows = slice(span.start, span.stop)
+    outcome, length, segments = (store.array(key, name)[rows] for name in ("outcome", "length", "segments"))
+    counts = dict(Counter(OUTCOMES[code] for code in outcome))
+    if counts != record["outcomes"]:
+        yield f"outcomes are {counts}, the record says {record['outcomes']}"
+    ids = store.ids
+    for offset in np.flatnonzero((outcome == CODES["ok"]) != (length > 0)):
+        yield f"clip {ids[span[offset]]} has outcome {OUTCOMES[outcome[offset]]} and {length[offset]} rows"
+    filled = np.arange(segments.shape[1]) < length[:, None]
+    for offset in np.flatnonzero((np.isfinite(segments).all(axis=2) != filled).any(axis=1)):
+        yield f"clip {ids[span[offset]]} has {length[offset]} rows, but times for another number"
+    forward = (segments[..., 1] > segments[..., 0]) | ~filled
+    forward[:, 1:] &= (segments[:, 1:, 0] > segments[:, :-1, 0]) | ~filled[:, 1:]
+    for offset in np.flatnonzero(~forward.all(axis=1)):
+        yield f"clip {ids[span[offset]]} has times that do not run forward"
+    for offset in np.flatnonzero(length > 0):
+        values = store.rows_at(key, span[offset], int(length[offset]))
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            yield f"clip {ids[span[offset]]} holds NaN or infinity"
+
+
+def uncounted(store: FeatureStore, key: str) -> list[int]:
+    """Blocks whose shard files lie there without a commit record: a writer died, or the record was deleted."""
+    axes = len(store.spec(key).shape)
+    return [
+        block
+        for block, _ in store.blocks(key)
+        if not store.commit_path(key, block).exists()
+        and any((store.path / name).exists() for name in shard_files(key, block, axes).values())
+    ]
+
+
+def left_over(store: Path) -> list[Path]:
+    """Temporary files and folders of processes that are gone; those of living writers are left out."""
+    found: list[Path] = []
+    for path in sorted(store.rglob("*.partial")):
+        inside = any(parent.name.endswith(".partial") for parent in path.relative_to(store).parents)
+        if not inside and not (path.is_dir() and in_use(path)):
+            found.append(path)
+    return found
