@@ -1,0 +1,324 @@
+"""LAION-CLAP: audio embeddings in a space shared with text, and the token map before it is averaged.
+
+The audio tower is HTS-AT (`extractors.nets.htsat`), the text tower RoBERTa; both come from transformers, built from
+settings, and read the published laion_clap checkpoints.  The text tower is four times the size of the audio tower
+and features never need it, so it is built when the first prompt is encoded.
+
+Source: Wu et al., "Large-scale contrastive language-audio pretraining", ICASSP 2023; LAION-AI/CLAP@1fd4c37.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from extractors.base import Encoder, MediaView
+from extractors.clap_mel import front_end
+from extractors.nets.htsat import NETWORKS, configuration, convert_tower
+from extractors.recipes import Recipe
+from extractors.roberta import tokenize
+from extractors.spec import FeatureSpec, Grid
+from extractors.weights import Weights, load_strictly, random_state_dict
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+_PROMPTS_PER_BATCH = 32
+
+
+class AudioTower(nn.Module):
+    """HTS-AT, the projection into the shared space, and the two trained logit scales."""
+
+    def __init__(self, network: str) -> None:
+        super().__init__()
+        from transformers import ClapAudioModel
+        from transformers.models.clap.modeling_clap import ClapProjectionLayer
+
+        settings = configuration(network)
+        self.fusion = settings.enable_fusion
+        self.audio_model = ClapAudioModel(settings)
+        self.audio_projection = ClapProjectionLayer(settings)
+        self.logit_scale_a = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.logit_scale_t = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def _run(self, spectrograms: torch.Tensor) -> BaseModelOutputWithPooling:
+        # Never true: transformers' own feature extractor sets it at random for one row of a batch.
+        longer = torch.zeros(len(spectrograms), 1, dtype=torch.bool) if self.fusion else None
+        return self.audio_model(spectrograms, is_longer=longer)
+
+    def tokens(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """(B, 1, 1001, 64) decibels -> (B, 64, C) after the last LayerNorm; token = frequency * 32 + time."""
+        return self._run(spectrograms).last_hidden_state.flatten(2).transpose(1, 2)
+
+    def forward(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """(B, 1, 1001, 64) decibels -> (B, 512), not normalised."""
+        return self.audio_projection(self._run(spectrograms).pooler_output)
+
+
+class TextTower(nn.Module):
+    """RoBERTa-base, its pooler, and the projection into the shared space."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import ClapTextConfig, ClapTextModel
+        from transformers.models.clap.modeling_clap import ClapProjectionLayer
+
+        # transformers' default of 1e-12 is not RoBERTa's and moves the embedding by 3e-5.
+        settings = ClapTextConfig(layer_norm_eps=1e-5)
+        self.text_model = ClapTextModel(settings)
+        self.text_projection = ClapProjectionLayer(settings)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(P, 77) token ids and mask -> (P, 512) rows of length 1."""
+        pooled = self.text_model(input_ids=ids, attention_mask=mask).pooler_output
+        return nn.functional.normalize(self.text_projection(pooled), dim=-1)
+
+
+# Sequential(Linear, ReLU, Linear) in the published files.
+_PROJECTION = {"0": "linear1", "2": "linear2"}
+_BUFFERS = re.compile(r"(position_ids|token_type_ids)$")
+
+
+def split_state(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A laion_clap state dict -> keys of `AudioTower` and of `TextTower`.
+
+    The two `*_transform` heads of the training loss are left out; a name that is not known goes to the audio tower,
+    where loading refuses it.
+    """
+    audio, text, tower = {}, {}, {}
+    for published, tensor in state.items():
+        name = published.removeprefix("module.")
+        branch, _, rest = name.partition(".")
+        if branch in ("audio_transform", "text_transform") or _BUFFERS.search(name):
+            continue
+        if branch == "audio_branch":
+            tower[rest] = tensor
+        elif branch == "text_branch":
+            text[f"text_model.{rest}"] = tensor
+        elif branch in ("audio_projection", "text_projection"):
+            layer, _, leaf = rest.partition(".")
+            target = audio if branch == "audio_projection" else text
+            target[f"{branch}.{_PROJECTION.get(layer, layer)}.{leaf}"] = tensor
+        else:
+            audio[name] = tensor
+    audio.update({f"audio_model.audio_encoder.{name}": tensor for name, tensor in convert_tower(tower).items()})
+    return audio, text
+
+
+class Clap(Encoder):
+    """Ten seconds of sound to 512 numbers (`layer` ends in `/projection`) or to a 64 x 768 map (`/tokens`)."""
+
+    batch_rows = 8
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        super().__init__(spec)
+        network, _, self._readout = spec.layer.partition("/")
+        if network not in NETWORKS or self._readout not in ("projection", "tokens"):
+            raise ValueError(f"layer {spec.layer!r} is not one of {', '.join(NETWORKS)} with /projection or /tokens")
+        self.network = AudioTower(network)
+        self._text: TextTower | None = None
+        self._text_state: dict[str, torch.Tensor] = {}
+
+    def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
+        """(T, 1, 1001, 64) float32 decibel mel spectrograms; audio that ends early is continued with silence.
+
+        Raises:
+            NoAudio: the clip has no audio sample.
+        """
+        return front_end(self.spec.preprocess, media, segments, self.spec.grid)
+
+    @torch.inference_mode()
+    def encode(self, batch: torch.Tensor) -> torch.Tensor:
+        """(B, 512) rows of length 1, or (B, 64, 768) tokens, from (B, 1, 1001, 64) spectrograms."""
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.spec.precision)
+        with torch.autocast(batch.device.type, dtype=half, enabled=half is not None):
+            rows = self.network.tokens(batch) if self._readout == "tokens" else self.network(batch)
+        rows = rows.float()
+        return nn.functional.normalize(rows, dim=-1) if "l2-normalise" in self.spec.postprocess else rows
+
+    def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """laion_clap's keys -> the audio tower's; the text tower's part is kept for `encode_text`."""
+        audio, text = split_state(state)
+        self._text_state = text if self._readout == "projection" else {}
+        return audio
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor of the cosine in the published logits, exp(logit_scale_a)."""
+        return float(self.network.logit_scale_a.detach().exp())
+
+    def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """(P, 512) float32 rows of length 1, in the space of the audio rows.
+
+        Raises:
+            WeightsError: RoBERTa's vocabulary is missing, or the checkpoint has no text tower.
+        """
+        ids, mask = tokenize(prompts)
+        return self.encode_tokens(ids, mask)
+
+    @torch.inference_mode()
+    def encode_tokens(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(P, 512) from (P, 77) RoBERTa token ids and their attention mask, padded with 1."""
+        tower = self._text_tower()
+        parts = [
+            tower(
+                ids[first : first + _PROMPTS_PER_BATCH].to(self.device),
+                mask[first : first + _PROMPTS_PER_BATCH].to(self.device),
+            )
+            for first in range(0, len(ids), _PROMPTS_PER_BATCH)
+        ]
+        return torch.cat(parts)
+
+    def _text_tower(self) -> TextTower:
+        if self._text is None:
+            tower = TextTower()
+            what = f"the text tower of {self.spec.name} ({self.spec.weights})"
+            state = self._text_state
+            if self.spec.random_weights:
+                state = random_state_dict(tower, int(self.spec.weights.removeprefix("random:")))
+            load_strictly(tower, state, what, _BUFFERS.pattern)
+            self._text_state = {}
+            self._text = tower.eval().requires_grad_(False)
+        return self._text.to(self.device)
+
+
+def _checkpoint(file: str, note: str = "") -> Weights:
+    return Weights(
+        name=file.removesuffix(".pt"),
+        file=file,
+        url=f"https://huggingface.co/lukewys/laion_clap/resolve/main/{file}",
+        page="https://huggingface.co/lukewys/laion_clap",
+        licence_code="CC0-1.0",
+        member="state_dict",
+        note=("Size and digest are not published. " + note).strip(),
+    )
+
+
+UNFUSED = _checkpoint("630k-audioset-best.pt", "The non-fusion default of laion_clap.")
+UNFUSED_630K = _checkpoint("630k-best.pt", "Trained without AudioSet.")
+FUSED = _checkpoint("630k-audioset-fusion-best.pt", "The fusion default of laion_clap.")
+FUSED_630K = _checkpoint("630k-fusion-best.pt", "Trained without AudioSet; VALOR's model_id 2.")
+MUSIC = _checkpoint("music_audioset_epoch_15_esc_90.14.pt", "Music and AudioSet.")
+MUSIC_SPEECH = _checkpoint("music_speech_epoch_15_esc_89.25.pt", "Music and speech.")
+MUSIC_SPEECH_AUDIOSET = _checkpoint("music_speech_audioset_epoch_15_esc_89.98.pt", "Music, speech and AudioSet.")
+
+_DECODE = "decode rate=48000 channels=mean filter=soxr_hq"
+_REPEAT = "repeat-pad samples=480000"
+_SLANEY = "log-mel rate=48000 hop=480 bank=slaney norm=slaney window=1024 bands=64 low_hz=50 high_hz=14000"
+_HTK = "log-mel rate=48000 hop=480 bank=htk norm=none window=1024 bands=64 low_hz=50 high_hz=14000"
+_INTEGERS = "round-trip bits=16"
+_FOUR = "channels count=4 longer=false"
+
+
+def _spec(
+    encoder: str, recipe: str, layer: str, place: str, fusion: bool, grid: Grid, shape: tuple[int, ...] = (512,)
+) -> FeatureSpec:
+    spectrogram = (_HTK, _FOUR) if fusion else (_SLANEY,)
+    return FeatureSpec(
+        encoder=encoder,
+        recipe=recipe,
+        modality="audio",
+        layer=layer,
+        preprocess=(_DECODE, place, _INTEGERS, *(() if place.startswith("reindex") else (_REPEAT,)), *spectrogram),
+        postprocess=("l2-normalise",) if layer.endswith("/projection") else (),
+        grid=grid,
+        sampler=None,
+        shape=shape,
+    )
+
+
+_OWN_SECOND = (
+    "A row hears its own second, ten times over: the checkpoint's own repeat-pad to the ten seconds it was trained on, "
+    "with nothing of the neighbouring seconds and no zeros at the end.",
+    "Audio that ends before the last row is continued with silence.",
+)
+_LONG_PIECES = (
+    "Pieces longer than ten seconds (clips over 100 s, none in LLP) keep their first 480,479 samples; the published "
+    "code draws random chunks."
+)
+_VALOR = "Lai et al., VALOR, NeurIPS 2023; Franklin905/VALOR@2677da9, utils/clap_preprocess.py"
+_SECONDS = Grid(1.0, 1.0)
+_TEN_ROWS = Grid(1.0, 1.0, count=10)
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        _spec("clap", "default", "htsat-tiny/projection", "cut", False, _SECONDS),
+        UNFUSED,
+        "clave; network and front end of Wu et al. 2023",
+        _OWN_SECOND,
+    ),
+    Recipe(
+        _spec("clap", "630k", "htsat-tiny/projection", "cut", False, _SECONDS),
+        UNFUSED_630K,
+        "clave; network and front end of Wu et al. 2023",
+        _OWN_SECOND,
+    ),
+    Recipe(
+        _spec("clap", "valor2023", "htsat-tiny-fusion/projection", "tenths", True, _TEN_ROWS),
+        FUSED_630K,
+        _VALOR,
+        (
+            "Pieces follow the decoded length L, not the grid: row t starts at sample round(t * L / 10).",
+            _LONG_PIECES,
+        ),
+    ),
+    Recipe(
+        _spec("clap", "lsld2023", "htsat-tiny/projection", "tenths", False, _TEN_ROWS),
+        UNFUSED,
+        "Fan et al., LSLD, NeurIPS 2023; fyyCS/LSLD@d34c988 names the checkpoint and the (n, 512) features",
+        (
+            "The extraction script is not public: how the audio was cut is not established, and VALOR's ten pieces "
+            "stand in for it.",
+            _LONG_PIECES,
+        ),
+    ),
+    Recipe(
+        _spec("clap-fused", "default", "htsat-tiny-fusion/projection", "cut", True, _SECONDS),
+        FUSED,
+        "clave; network and front end of Wu et al. 2023",
+        (*_OWN_SECOND, "A row is never longer than ten seconds, so the fusion branch stays off."),
+    ),
+    Recipe(
+        _spec("clap-base", "default", "htsat-base/projection", "cut", False, _SECONDS),
+        MUSIC_SPEECH_AUDIOSET,
+        "clave; the music checkpoints of LAION-AI/CLAP@1fd4c37",
+        _OWN_SECOND,
+    ),
+    Recipe(
+        _spec("clap-base", "music", "htsat-base/projection", "cut", False, _SECONDS),
+        MUSIC,
+        "clave; the music checkpoints of LAION-AI/CLAP@1fd4c37",
+        _OWN_SECOND,
+    ),
+    Recipe(
+        _spec("clap-base", "music-speech", "htsat-base/projection", "cut", False, _SECONDS),
+        MUSIC_SPEECH,
+        "clave; the music checkpoints of LAION-AI/CLAP@1fd4c37",
+        _OWN_SECOND,
+    ),
+    Recipe(
+        _spec("clap-map", "default", "htsat-tiny/tokens", "cut", False, Grid(10.0, 10.0), (64, 768)),
+        UNFUSED,
+        "clave; network and front end of Wu et al. 2023",
+        ("A row is ten whole seconds, the window of the checkpoint; a shorter clip is continued with silence.",),
+    ),
+    Recipe(
+        _spec(
+            "clap-map",
+            "valor2023",
+            "htsat-tiny-fusion/tokens",
+            "reindex samples=480000",
+            True,
+            Grid(10.0, 10.0, count=1),
+            (64, 768),
+        ),
+        FUSED_630K,
+        _VALOR,
+        ("One row stands for the whole clip, whatever its duration: it is squeezed or stretched to ten seconds.",),
+    ),
+)

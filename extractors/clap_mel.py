@@ -1,0 +1,180 @@
+"""Front ends of CLAP and HTS-AT: ten seconds of samples, and their decibel mel spectrogram.
+
+A spec's `preprocess` names the steps, in order:
+
+    decode rate=HZ channels=mean filter=F              as in `extractors.waves`
+    cut | tenths | reindex samples=N                   a row's own window; VALOR's ten pieces; VALOR's whole clip
+    round-trip bits=16                                 over integers of full scale 32767, cut towards zero
+    repeat-pad samples=N                               whole repeats, then zeros
+    log-mel rate=HZ hop=N bank=slaney|htk ...          decibels of 64 bands, 1001 frames
+    channels count=4 longer=false                      four equal channels, of which the network reads the first
+
+Two mel banks look alike and are not: networks without fusion were trained behind torchlibrosa (Slaney's scale and
+area norm), networks with fusion behind torchaudio's defaults (HTK's scale, no norm).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from extractors.base import MediaView, NoAudio
+from extractors.mel import hann, slaney_mel_matrix
+from extractors.spec import Grid
+from extractors.waves import parse, row_pieces
+
+WINDOW = 1024
+BANDS = 64
+FRAMES = 1001
+_LOW_HZ, _HIGH_HZ = 50.0, 14_000.0
+_FLOOR = 1e-10
+_FULL_SCALE = 32_767.0
+# Rows transformed at once; a row's spectra take about 16 MB.
+_ROWS = 2
+_TENTHS = 10
+
+
+def front_end(steps: Sequence[str], media: MediaView, segments: np.ndarray, grid: Grid) -> torch.Tensor:
+    """Spectrograms of a clip's rows.
+
+    Args:
+        steps: as in this module's docstring, from `decode` on.
+        media: of one clip.
+        segments: (T, 2) float64 seconds, all rows of the clip or a block of them.
+        grid: of the spec; VALOR's pieces are numbered by it.
+    Returns:
+        (T, 1, 1001, 64) float32 decibels.  One channel also where the published code stacks four: without a clip
+        longer than ten seconds the network never reads the other three.
+    Raises:
+        NoAudio: the clip has no audio, or too few samples for ten pieces.
+        ValueError: a step that is not known.
+    """
+    place, settings = parse(steps[1])
+    if place == "cut":
+        pieces = row_pieces(steps[:2], media, segments)
+    elif place == "tenths":
+        pieces = tenths(_whole(steps[0], media, at_least=_TENTHS), grid.row_numbers(segments))
+    elif place == "reindex":
+        pieces = reindex(_whole(steps[0], media, at_least=1), int(settings["samples"]))[None]
+    else:
+        raise ValueError(f"step {steps[1]!r}: {place!r} is none of cut, tenths, reindex")
+    for step in steps[2:]:
+        name, settings = parse(step)
+        if name == "round-trip":
+            pieces = round_trip(pieces)
+        elif name == "repeat-pad":
+            pieces = repeat_pad(pieces, int(settings["samples"]))
+        elif name == "log-mel":
+            pieces = log_mel(pieces, int(settings["rate"]), int(settings["hop"]), settings["bank"])
+        elif name != "channels":
+            raise ValueError(f"step {step!r}: {name!r} is none of round-trip, repeat-pad, log-mel, channels")
+    return torch.from_numpy(np.ascontiguousarray(pieces, dtype=np.float32))[:, None]
+
+
+def _whole(step: str, media: MediaView, at_least: int) -> np.ndarray:
+    """(L,) float32: the whole clip at the step's rate."""
+    _, settings = parse(step)
+    if settings["channels"] != "mean":
+        raise ValueError(f"step {step!r}: only channels=mean is known here")
+    samples = media.audio(int(settings["rate"]), mono=True, resampler=settings["filter"])
+    if len(samples) < at_least:
+        raise NoAudio(f"{len(samples)} decoded audio samples, at least {at_least} are needed")
+    return samples
+
+
+def round_trip(samples: np.ndarray) -> np.ndarray:
+    """float32 samples after CLAP's detour over 16-bit integers: clip, times 32767, cut towards zero, and back."""
+    integers = (np.clip(samples.astype(np.float32), -1.0, 1.0) * np.float32(_FULL_SCALE)).astype(np.int16)
+    return (integers / _FULL_SCALE).astype(np.float32)
+
+
+def tenths(samples: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """VALOR's pieces: starts `round(linspace(0, L, 11))[:10]`, each `L // 10` samples long.
+
+    Args:
+        samples: (L,), at least 10 samples.
+        rows: (T,) int64 numbers 0..9 of the wanted pieces.
+    Returns:
+        (T, L // 10) of the same dtype.
+    """
+    total = len(samples)
+    starts = np.round(np.linspace(0, total, _TENTHS + 1)).astype(np.int64)
+    return samples[starts[rows][:, None] + np.arange(total // _TENTHS)]
+
+
+def reindex(samples: np.ndarray, total: int) -> np.ndarray:
+    """VALOR's way to exactly `total` samples: repeat or drop single ones, `w[round(linspace(0, L - 1, total))]`."""
+    return samples[np.round(np.linspace(0, len(samples) - 1, total)).astype(np.int64)]
+
+
+def repeat_pad(pieces: np.ndarray, samples: int) -> np.ndarray:
+    """Pieces repeated as often as they fit whole into `samples`, then zeros.
+
+    48,037 samples fit nine times into 480,000, and a second of digital silence follows: that is the published
+    behaviour.  What is longer than `samples` stays as it is up to the last sample before another frame would begin.
+
+    Args:
+        pieces: (T, n).
+        samples: wanted length, 1000 hops.
+    Returns:
+        (T, samples), or (T, m) with samples <= m < samples + one hop for longer pieces.
+    """
+    length = pieces.shape[1]
+    if length >= samples:
+        return pieces[:, : samples + samples // (FRAMES - 1) - 1]
+    repeated = np.tile(pieces, (1, samples // length))
+    return np.pad(repeated, ((0, 0), (0, samples - repeated.shape[1])))
+
+
+@functools.cache
+def mel_matrix(rate_hz: int, bank: str) -> np.ndarray:
+    """(513, 64) float32 mel bank from 50 Hz to 14 kHz: `slaney` (with area norm) or `htk` (without).
+
+    Raises:
+        ValueError: another bank.
+    """
+    if bank == "slaney":
+        matrix = slaney_mel_matrix(rate_hz, WINDOW, BANDS, _LOW_HZ, _HIGH_HZ)
+    elif bank == "htk":
+        import librosa
+
+        matrix = librosa.filters.mel(
+            sr=rate_hz, n_fft=WINDOW, n_mels=BANDS, fmin=_LOW_HZ, fmax=_HIGH_HZ, htk=True, norm=None
+        ).T
+    else:
+        raise ValueError(f"mel bank {bank!r} is neither slaney nor htk")
+    matrix = np.ascontiguousarray(matrix)
+    matrix.setflags(write=False)
+    return matrix
+
+
+def log_mel(pieces: np.ndarray, rate_hz: int, hop: int, bank: str) -> np.ndarray:
+    """Decibel mel spectrograms as CLAP and HTS-AT read them.
+
+    Args:
+        pieces: (T, n) mono samples, n in [1000 * hop, 1001 * hop).
+        rate_hz: of the samples.
+        hop: samples between frames, a hundredth of a second.
+        bank: `slaney` or `htk`.
+    Returns:
+        (T, 1001, 64) float32, computed in float64: 10 log10(max(mel of the power spectrum, 1e-10)); frames are
+        centred and the signal is reflected at both ends.
+    Raises:
+        ValueError: pieces of another length.
+    """
+    if pieces.ndim != 2 or pieces.shape[1] // hop + 1 != FRAMES:
+        raise ValueError(f"{FRAMES} frames need {(FRAMES - 1) * hop} samples a row, found pieces {pieces.shape}")
+    window, matrix = hann(WINDOW), mel_matrix(rate_hz, bank).astype(np.float64)
+    spectrograms = np.empty((len(pieces), FRAMES, BANDS), dtype=np.float32)
+    for first in range(0, len(pieces), _ROWS):
+        block = pieces[first : first + _ROWS].astype(np.float64)
+        padded = np.pad(block, ((0, 0), (WINDOW // 2, WINDOW // 2)), mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=1)[:, ::hop]
+        spectra = np.fft.rfft(frames * window, axis=2)
+        # One product per row, always (1001, 513) by (513, 64): a row's bits do not depend on how many rows there are.
+        mels = np.matmul(spectra.real**2 + spectra.imag**2, matrix)
+        spectrograms[first : first + _ROWS] = 10.0 * np.log10(np.maximum(mels, _FLOOR))
+    return spectrograms
