@@ -4,6 +4,7 @@ A step is `name key=value ...`.  What stands before `cut` happens to the continu
 each row's piece alone; that order is exactly what separates published features from each other.
 
     decode rate=file|HZ channels=all|mean [filter=F]   F: soxr_hq (default), kaiser_best, swr
+    moviepy rate=HZ                                    instead of decode: `extractors.moviepy_audio`
     round bits=16                                      to 16-bit steps, as a wav file holds them
     mono                                               mean of the channels
     resample rate=HZ filter=kaiser_best                resampy
@@ -77,7 +78,7 @@ def _apply(sound: _Sound, steps: Sequence[str]) -> _Sound:
     for step in steps:
         name, settings = parse(step)
         if name not in _STEPS:
-            raise ValueError(f"audio step {step!r}: {name!r} is none of {', '.join(_STEPS)} (one decode, one cut)")
+            raise ValueError(f"audio step {step!r}: {name!r} is none of {', '.join(_STEPS)} (one source, one cut)")
         sound = _STEPS[name](sound, **settings)
     return sound
 
@@ -89,6 +90,19 @@ def _decode(media: MediaView, rate: str, channels: str, filter: str = "soxr_hq")
     if samples.shape[-1] == 0:
         raise NoAudio("no decoded audio sample")
     return _Sound(samples, media.audio_rate_hz if rate_hz is None else rate_hz)
+
+
+def _moviepy(media: MediaView, rate: str) -> _Sound:
+    """(2, N) samples as moviepy writes them."""
+    from extractors.moviepy_audio import READER_RATE_HZ, written
+
+    samples = np.asarray(media.audio(READER_RATE_HZ, mono=False, resampler="swr"))
+    if samples.shape[-1] == 0:
+        raise NoAudio("no decoded audio sample")
+    return _Sound(written(samples, media.duration_s, int(rate)), int(rate))
+
+
+_SOURCES: dict[str, Callable[..., _Sound]] = {"decode": _decode, "moviepy": _moviepy}
 
 
 def _slice(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -104,7 +118,7 @@ def row_pieces(steps: Sequence[str], media: MediaView, segments: np.ndarray) -> 
     """The samples that stand for each row.
 
     Args:
-        steps: from `decode` to the last step on samples; exactly one `cut`.
+        steps: from `decode` or `moviepy` to the last step on samples; exactly one `cut`.
         media: of one clip.
         segments: (T, 2) float64 seconds, ascending.
     Returns:
@@ -115,10 +129,10 @@ def row_pieces(steps: Sequence[str], media: MediaView, segments: np.ndarray) -> 
     """
     segments = np.asarray(segments, dtype=np.float64)
     names = [parse(step)[0] for step in steps]
-    if names[:1] != ["decode"] or names.count("cut") != 1:
-        raise ValueError(f"audio steps start with decode and have one cut; found {list(steps)}")
+    if not names or names[0] not in _SOURCES or names.count("cut") != 1:
+        raise ValueError(f"audio steps start with decode or moviepy and have one cut; found {list(steps)}")
     cut = names.index("cut")
-    source = _decode(media, **parse(steps[0])[1])
+    source = _SOURCES[names[0]](media, **parse(steps[0])[1])
     settings = parse(steps[cut])[1]
     window_s = float(segments[0, 1] - segments[0, 0])
     tile_of_row = np.floor(segments[:, 0] / _TILE_S).astype(np.int64)

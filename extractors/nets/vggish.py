@@ -17,10 +17,32 @@ def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
 
 
-class VGGishNetwork(nn.Module):
-    """Log-mel patches to the 128 units of the last layer, before or after its ReLU."""
+class Whitening(nn.Module):
+    """PCA whitening and 8-bit quantisation of the AudioSet release.
+
+    Parameters are named as in `vggish_pca_params.npz`: `pca_eigen_vectors` (128, 128), one component a row, and
+    `pca_means` (128,).  Both are float64, as in the file: a truncation shows the smallest difference.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
+        self.pca_eigen_vectors = nn.Parameter(torch.zeros(128, 128, dtype=torch.float64))
+        self.pca_means = nn.Parameter(torch.zeros(128, dtype=torch.float64))
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """(B, 128) after the last ReLU -> (B, 128) uint8, truncated as TensorFlow does; the torch port rounds."""
+        whitened = (embedding.double() - self.pca_means) @ self.pca_eigen_vectors.T
+        return ((whitened.clamp(-_CLIP, _CLIP) + _CLIP) * (255.0 / (2 * _CLIP))).to(torch.uint8)
+
+
+class VGGishNetwork(nn.Module):
+    """Log-mel patches to the 128 units of the last layer, before its ReLU.
+
+    Args:
+        whitening: also hold the release's post-processing; the caller applies it after the ReLU.
+    """
+
+    def __init__(self, whitening: bool = False) -> None:
         super().__init__()
         self.features = nn.Sequential(
             *_convolution(1, 64),
@@ -41,27 +63,10 @@ class VGGishNetwork(nn.Module):
             nn.ReLU(inplace=True),
             nn.Linear(4096, 128),
         )
+        self.whitening = Whitening() if whitening else None
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """(B, 1, 96, 64) float32 log-mel -> (B, 128) before the last ReLU."""
         maps = self.features(patches)
         # The fully connected weights were trained in TensorFlow, which flattens height, width, channel.
         return self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
-
-
-class Whitening(nn.Module):
-    """PCA whitening and 8-bit quantisation of the AudioSet release.
-
-    Parameters are named as in `vggish_pca_params.npz`: `pca_eigen_vectors` (128, 128), one component a row, and
-    `pca_means` (128,).
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pca_eigen_vectors = nn.Parameter(torch.zeros(128, 128))
-        self.pca_means = nn.Parameter(torch.zeros(128))
-
-    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """(B, 128) after the last ReLU -> (B, 128) uint8, truncated as TensorFlow does; the torch port rounds."""
-        whitened = (embedding.float() - self.pca_means) @ self.pca_eigen_vectors.T
-        return ((whitened.clamp(-_CLIP, _CLIP) + _CLIP) * (255.0 / (2 * _CLIP))).to(torch.uint8)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import resampy
@@ -17,7 +18,8 @@ from tests.extractors.fake_media import FakeMedia, read_wav
 from tests.extractors.test_mel import reference_log_mel, reference_mel_matrix
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "clips"
-NAMES = [entry.name for entry in RECIPES]
+PCA_FOLDER = CLIPS.parent / "weights"
+NAMES = [entry.name for entry in RECIPES if entry.name not in ("vggish:preactivation", "vggish:pca8")]  # same front end
 
 # name and weight shape of every layer of vggish-10086976.pth; a bias of the first size goes with each.
 PUBLISHED = {
@@ -129,14 +131,96 @@ def test_clean_default_is_continuous_and_starts_with_its_second():
     np.testing.assert_allclose(found[:, 0], wanted, atol=1e-5)
 
 
-def test_blocks_of_a_long_clip_join_to_the_same_bytes():
-    media = stereo(33.0, 16_000, channels=1)
-    for name in NAMES:
-        grid = recipe(name).spec.grid
-        segments = Grid(grid.window_s, grid.hop_s).segments(media.duration_s)
-        whole = prepared(name, media, segments)
-        blocks = [prepared(name, media, segments[i : i + 7]) for i in range(0, len(segments), 7)]
-        assert torch.equal(whole, torch.cat(blocks)), name
+@pytest.mark.parametrize("name", ["vggish", "vggish:ave2018", "vggish:llp2020", "vggish:unav2023"])
+def test_blocks_of_a_long_clip_join_to_the_same_bytes(name):
+    media = stereo(13.0, 8_000, channels=1)
+    grid = recipe(name).spec.grid
+    segments = Grid(grid.window_s, grid.hop_s).segments(media.duration_s)[-8:]
+    blocks = [prepared(name, media, segments[i : i + 3]) for i in range(0, len(segments), 3)]
+    assert torch.equal(prepared(name, media, segments), torch.cat(blocks))
+
+
+def test_unav2023_hops_over_the_continuous_signal():
+    media = stereo(2.5, 22_050)
+    wave = resampy.resample(media.audio(None, mono=True).astype(np.float64), 22_050, 16_000, filter="kaiser_best")
+    frames = 1 + (len(wave) - 400) // 160
+    rows = (frames - 96) // 32 + 1
+    found = prepared("vggish:unav2023", media)
+    assert found.shape == (rows, 1, 96, 64)
+    np.testing.assert_allclose(
+        found[:, 0], by_hand([wave[i * 5_120 : i * 5_120 + 15_600] for i in range(rows)]), atol=1e-5
+    )
+
+
+def test_unav2023_has_the_published_number_of_rows():
+    grid = recipe("vggish:unav2023").spec.grid
+    assert grid.rows(10.0) == 29
+    for samples in range(15_600, 60_000, 37):
+        frames = 1 + (samples - 400) // 160
+        assert grid.rows(samples / 16_000) == (frames - 96) // 32 + 1
+
+
+def test_llp2020_reads_what_moviepy_writes():
+    """At 44.1 kHz the written samples are known; without a filter the aliased tone is heard where it folds to."""
+    time_s = np.arange(44_100 * 10) / 44_100
+    tone = np.rint(0.5 * np.sin(2 * np.pi * 15_000 * time_s) * 32_768) / 32_768
+    found = prepared("vggish:llp2020", FakeMedia(np.stack([tone, tone]), 44_100))
+    assert found.shape == (10, 1, 96, 64)
+    nearest = tone[np.rint(44_100 * ((1.0 / 16_000) * np.arange(15_600))).astype(int)]
+    np.testing.assert_allclose(found[:1, 0], by_hand([nearest]), atol=1e-5)
+    filtered = prepared("vggish", FakeMedia(np.stack([tone, tone]), 44_100))
+    folded = int(found[0, 0].mean(axis=0).argmax())
+    assert found[0, 0, :, folded].mean() - filtered[0, 0, :, folded].mean() > 3
+
+
+@pytest.fixture(scope="module")
+def quantising(weights_file, tmp_path_factory):
+    """The real PCA parameters from a weight cache, never from the network."""
+    if not (PCA_FOLDER / "vggish_pca_params.npz").exists():
+        pytest.skip("the published PCA parameters are not here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLAVE_WEIGHTS", str(PCA_FOLDER))
+        return load("vggish:pca8", weights=str(weights_file))
+
+
+def test_three_outputs_are_three_views_of_one_network(encoder, quantising, weights_file):
+    patches = torch.randn(16, 1, 96, 64, generator=torch.Generator().manual_seed(3)) - 2
+    units = reference_network(published_state(0), patches)
+    before = load("vggish:preactivation", weights=str(weights_file)).encode(patches)
+    assert (before < 0).any()
+    assert (before - units).abs().max() <= 1e-5 * units.abs().max()
+    assert torch.equal(before.relu(), encoder.encode(patches))
+
+    parameters = np.load(PCA_FOLDER / "vggish_pca_params.npz")
+    whitened = parameters["pca_eigen_vectors"] @ (before.relu().double().numpy().T - parameters["pca_means"][:, None])
+    scaled = (np.clip(whitened.T, -2, 2) + 2) * 255 / 4
+    found = quantising.encode(patches)
+    assert found.dtype == torch.uint8
+    np.testing.assert_array_equal(found, scaled.astype(np.uint8))
+    assert (found.numpy() != np.rint(scaled)).mean() > 0.02  # negative control: the torch port rounds
+
+
+def test_random_weights_need_no_file(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLAVE_WEIGHTS", str(tmp_path))
+    encoder = load("vggish:pca8", weights="random:0")
+    rows = encoder.encode(torch.randn(2, 1, 96, 64, generator=torch.Generator().manual_seed(0)))
+    assert rows.dtype == torch.uint8
+    assert rows.unique().numel() > 10
+
+
+def test_published_ave_features_are_read_after_the_relu():
+    """The released background clips: no negative value, most exactly 0, float32 values in a float64 file."""
+    path = CLIPS.parent / "ave" / "audio_feature_noisy.h5"
+    if not path.exists():
+        pytest.skip("the published features are not here")
+    with h5py.File(path) as file:
+        published = file["avadataset"][()]
+    spec = recipe("vggish:ave2018").spec
+    assert published.shape[1:] == (spec.grid.rows(10.0), *spec.shape)
+    assert published.min() == 0.0
+    assert 0.5 < (published == 0).mean() < 0.8
+    assert np.array_equal(published.astype(spec.dtype), published)
+    assert (spec.layer, spec.postprocess) == ("fc2.relu", ())
 
 
 @pytest.mark.parametrize("name", NAMES)
