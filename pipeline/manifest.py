@@ -5,7 +5,6 @@ A manifest is one Parquet file: a row per clip, and the dataset's facts as JSON 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -94,7 +93,20 @@ class Clip:
         return self.start_s + self.duration_s
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        # Written out because dataclasses.asdict copies every value deeply: ten times slower, felt with 10^5 clips.
+        return {
+            "id": self.id,
+            "source_id": self.source_id,
+            "start_s": self.start_s,
+            "duration_s": self.duration_s,
+            "split": self.split,
+            "labels": self.labels,
+            "events": [
+                {"label": event.label, "modality": event.modality, "start_s": event.start_s, "end_s": event.end_s}
+                for event in self.events
+            ],
+            "media": self.media,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Clip:

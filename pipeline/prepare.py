@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m pipeline.prepare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python -m pipeline.prepare --dataset demo --media runs/demo/media --out runs/demo/M.parquet",
+        epilog="example:\n  python -m pipeline.prepare --dataset demo --media runs/demo/media --out runs/demo/M",
     )
     parser.add_argument("--dataset", required=True, choices=DATASETS)
     parser.add_argument("--annotations", type=Path, metavar="DIR", help="annotation files of ave, llp or unav100")

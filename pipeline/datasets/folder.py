@@ -93,6 +93,7 @@ def probe_duration(path: Path) -> float | None:
 
 
 def media_files(folder: Path) -> tuple[list[str], dict[str, int]]:
+    """Relative paths of the media files in a folder, sorted; and how much else was passed over, by kind."""
     root = folder.resolve()
     found, unreadable = [], []
     counted = Counter(other_files=0, hidden=0, links_outside=0, unusable_names=0)
