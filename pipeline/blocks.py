@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from extractors.weights import sha256_of
 from pipeline.layout import ARRAYS, shard_files
 from pipeline.outcomes import CODES, OUTCOMES
+from pipeline.run import sha256_of
 
 if TYPE_CHECKING:
     from pipeline.store import FeatureStore
@@ -50,10 +50,10 @@ class Scratch:
                     )
                 if _same_folder(self._handle, path):  # else its last holder removed it between mkdir and lock
                     break
-            except BaseException:
-                os.close(self._handle)
+            except StoreError:
+                self._close()
                 raise
-            os.close(self._handle)
+            self._close()
         for entry in path.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
@@ -61,12 +61,15 @@ class Scratch:
         """Remove the folder and give it up."""
         if self._handle >= 0:
             shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._handle)
+            self._close()
+
+    def _close(self) -> None:
+        if (handle := getattr(self, "_handle", -1)) >= 0:
             self._handle = -1
+            os.close(handle)
 
     def __del__(self) -> None:
-        if getattr(self, "_handle", -1) >= 0:
-            os.close(self._handle)
+        self._close()
 
 
 def in_use(path: Path) -> bool:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors.weights import sha256_of
 from pipeline.blocks import StoreError, in_use
 from pipeline.layout import shard_files
 from pipeline.manifest import Manifest
 from pipeline.outcomes import CODES, OUTCOMES
+from pipeline.run import sha256_of
 from pipeline.store import FeatureStore
 
 

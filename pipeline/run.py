@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -33,6 +34,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -105,15 +112,21 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def _mendable() -> tuple[type[Exception], ...]:
+    """Errors whose message is enough.  Looked up when one is caught: importing the weights' module imports torch."""
+    from pipeline.manifest import ManifestError
+
+    loaded = sys.modules.get("extractors.weights")
+    weights = (loaded.WeightsError,) if loaded else ()
+    return (ManifestError, *weights, ValueError, FileNotFoundError, PermissionError, ImportError)
+
+
 @contextlib.contextmanager
 def command(name: str) -> Iterator[None]:
     """Turn the errors a user can mend into one message and exit code 1; anything else keeps its traceback."""
-    from extractors.weights import WeightsError
-    from pipeline.manifest import ManifestError
-
     try:
         yield
-    except (ManifestError, WeightsError, ValueError, FileNotFoundError, PermissionError, ImportError) as error:
+    except _mendable() as error:
         log(f"{name}: {error}")
         raise SystemExit(BROKE) from error
     except OSError as error:

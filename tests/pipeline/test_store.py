@@ -1,0 +1,421 @@
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+
+from pipeline.layout import plan
+from pipeline.store import FeatureStore, NoRows, StoreError
+from tests.pipeline import store_factory as factory
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = factory.manifest(10)
+AUDIO = factory.spec()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return factory.store(tmp_path / "S", DEMO, [AUDIO], absent={3}, job_clips=4)
+
+
+def shard(store, block, name="values", axes=2):
+    return store.path / AUDIO.key / name / "c" / str(block) / Path(*["0"] * axes)
+
+
+def flip(path, offset=20):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def run_python(code, *arguments):
+    """Run code in a fresh interpreter and return the process."""
+    text = textwrap.dedent(code)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", text, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "durations"),
+    [("float32", (4,), (10.0,)), ("float16", (3, 3, 2), (10.0,)), ("float32", (4,), (10.0, 3.0, 7.5))],
+)
+def test_a_clip_reads_back_as_written_and_as_zarr_reads_it(tmp_path, dtype, shape, durations):
+    made = factory.manifest(11, durations=durations)
+    spec = factory.spec(dtype=dtype, shape=shape, count=None)
+    store = factory.store(tmp_path / "S", made, [spec], job_clips=4)
+    assert store.plan(spec.key).ragged == (len(durations) > 1)
+    through_zarr = zarr.open_array(store.path / spec.key / "values", mode="r")[:]
+    for row, clip in enumerate(made.clips):
+        count = spec.grid.rows(clip.duration_s)
+        values = store.read(clip.id, spec.key)
+        assert values.dtype == dtype
+        np.testing.assert_array_equal(values, factory.rows_of(spec, row, count))
+        np.testing.assert_array_equal(values, through_zarr[row, :count])
+        assert np.isnan(through_zarr[row, count:]).all()
+        np.testing.assert_array_equal(store.times(clip.id, spec.key), spec.grid.segments(clip.duration_s))
+
+
+def test_long_wide_clips_are_cut_into_chunks_that_are_read_as_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.layout._CHUNK_BYTES", 1000)
+    made = factory.manifest(5, durations=(100.0, 7.0, 33.0))
+    spec = factory.spec(shape=(16,), count=None)
+    layout = plan(made, spec)
+    assert layout.chunk_rows < 20
+    assert layout.segments % layout.chunk_rows == 0
+    store = factory.store(tmp_path / "S", made, [spec])
+    for row, clip in enumerate(made.clips):
+        expected = factory.rows_of(spec, row, spec.grid.rows(clip.duration_s))
+        np.testing.assert_array_equal(store.read(clip.id, spec.key), expected)
+
+
+def test_a_clip_without_rows_says_why(store):
+    with pytest.raises(NoRows, match="no media file was found") as caught:
+        store.read(DEMO.ids[3], AUDIO.key)
+    assert caught.value.outcome == "absent"
+    assert store.outcomes(AUDIO.key)[DEMO.ids[3]] == "absent"
+    assert store.reasons(AUDIO.key) == {DEMO.ids[3]: f"no file for {DEMO.ids[3]}"}
+    assert store.lengths(AUDIO.key).tolist() == [10, 10, 10, 0, 10, 10, 10, 10, 10, 10]
+
+
+def test_unknown_clips_keys_and_folders_are_named(store, tmp_path):
+    with pytest.raises(StoreError, match="no clip 'nobody' among 10"):
+        store.read("nobody", AUDIO.key)
+    with pytest.raises(StoreError, match=r"no key 'vgg\.x'"):
+        store.read(DEMO.ids[0], "vgg.x")
+    with pytest.raises(StoreError, match="not a feature store"):
+        FeatureStore.open(tmp_path)
+    assert store.key("vggish:ave2018") == AUDIO.key
+
+
+def test_plain_zarr_xarray_and_dask_read_the_store(store):
+    import dask.array
+
+    group = zarr.open_group(store.path, mode="r")
+    assert group[f"{AUDIO.key}/values"].shape == (10, 10, 4)
+    data = xarray.open_zarr(store.path / AUDIO.key, consolidated=False)
+    assert data["values"].dims == ("clip", "segment", "feature")
+    assert data["clip"].values.tolist() == list(DEMO.ids)
+    lazily = dask.array.from_zarr(str(store.path / AUDIO.key / "values"))
+    np.testing.assert_array_equal(lazily[0].compute(), store.read(DEMO.ids[0], AUDIO.key))
+
+
+def _read_all(store, ids, key):
+    return [store.read(clip_id, key).sum() for clip_id in ids]
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn", "threads", "pickle"])
+def test_readers_may_be_forked_spawned_shared_by_threads_and_pickled(store, how):
+    ids = [clip_id for clip_id in DEMO.ids if clip_id != DEMO.ids[3]]
+    reader = FeatureStore.open(store.path)
+    expected = _read_all(reader, ids, AUDIO.key)
+    if how == "pickle":
+        assert _read_all(pickle.loads(pickle.dumps(reader)), ids, AUDIO.key) == expected  # noqa: S301 own bytes
+    elif how == "threads":
+        with ThreadPoolExecutor(8) as pool:
+            for found in pool.map(lambda _: _read_all(reader, ids, AUDIO.key), range(16)):
+                assert found == expected
+    else:
+        with get_context(how).Pool(1) as pool:
+            assert pool.starmap(_read_all, [(reader, ids, AUDIO.key)]) == [expected]
+
+
+def test_an_open_reader_sees_a_block_that_is_made_again(store):
+    reader = FeatureStore.open(store.path)
+    reader.read(DEMO.ids[0], AUDIO.key)
+    store.forget(AUDIO.key, 0)
+    with pytest.raises(NoRows, match="no job has handled it"):
+        reader.read(DEMO.ids[0], AUDIO.key)
+    writer = store.writer(AUDIO.key, 0)
+    for row in range(4):
+        writer.put(row, np.full((10, 4), row + 0.5, "float32"), AUDIO.grid.segments(10.0))
+    writer.commit()
+    assert (reader.read(DEMO.ids[3], AUDIO.key) == 3.5).all()
+
+
+# ---- determinism -----------------------------------------------------------------------------------------------------
+
+
+def tree(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def test_the_same_rows_give_the_same_bytes_in_any_order(tmp_path):
+    one = factory.store(tmp_path / "one", DEMO, [AUDIO], job_clips=2)
+    two = FeatureStore.create(tmp_path / "two", DEMO, [AUDIO], job_clips=2)
+    for start in (8, 2, 0, 6, 4):
+        factory.fill(two, DEMO, AUDIO.key, rows=range(start, start + 2))
+    assert tree(one.path) == tree(two.path)
+
+
+# ---- planning --------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_divide_the_job_and_stay_below_64_megabytes():
+    for shape, job, expected in [((128,), 256, 256), ((7, 7, 512), 256, 64), ((7, 7, 512), 100, 50), ((4,), 96, 96)]:
+        layout = plan(DEMO, factory.spec(shape=shape), job)
+        assert layout.block_clips == expected
+        assert job % layout.block_clips == 0
+    with pytest.raises(ValueError, match="job_clips is 0"):
+        plan(DEMO, AUDIO, 0)
+
+
+def test_planning_twice_changes_nothing_and_another_manifest_is_refused(store):
+    before = tree(store.path)
+    FeatureStore.create(store.path, DEMO, [AUDIO], job_clips=4)
+    assert tree(store.path) == before
+    with pytest.raises(StoreError, match="belongs to another manifest"):
+        FeatureStore.create(store.path, factory.manifest(9), [AUDIO], job_clips=4)
+    with pytest.raises(StoreError, match="jobs of 4 clips, not 8"):
+        FeatureStore.create(store.path, DEMO, [AUDIO], job_clips=8)
+    (store.path.parent / "other").mkdir()
+    (store.path.parent / "other" / "thesis.tex").write_text("mine")
+    with pytest.raises(StoreError, match=r"holds thesis\.tex"):
+        FeatureStore.create(store.path.parent / "other", DEMO, [AUDIO])
+    assert tree(store.path) == before
+
+
+def test_planning_from_several_processes_at_once_gives_one_store(tmp_path):
+    code = """
+        import sys
+        from pipeline.store import FeatureStore
+        from tests.pipeline import store_factory as factory
+        specs = [factory.spec(), factory.spec("vgg19", (2, 2, 3), modality="visual")]
+        sys.stdout.write("ready"); sys.stdout.flush()
+        while not __import__("os").path.exists(sys.argv[2]): pass
+        FeatureStore.create(sys.argv[1], factory.manifest(10), specs)
+    """
+    jobs = [run_python(code, tmp_path / "S", tmp_path / "go") for _ in range(3)]
+    for job in jobs:
+        assert job.stdout.read(5) == "ready"
+    (tmp_path / "go").touch()
+    assert [job.wait(60) for job in jobs] == [0, 0, 0]
+    store = FeatureStore.open(tmp_path / "S")
+    assert len(store.keys()) == 2
+    assert store.verify() == []
+
+
+def test_planning_that_was_interrupted_continues(tmp_path):
+    path = tmp_path / "S"
+    path.mkdir()
+    (path / "zarr.json.4711.partial").write_text('{"zarr_fo')
+    (path / f".{AUDIO.key}.abc.partial").mkdir()
+    (path / f".{AUDIO.key}.abc.partial" / "zarr.json").write_text("{")
+    store = factory.store(path, DEMO, [AUDIO])
+    assert store.keys() == [AUDIO.key]
+    assert len(store.verify()) == 2
+    assert store.sweep() == 2
+    assert store.verify() == []
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_writer_refuses_what_does_not_fit(store):
+    store.forget(AUDIO.key, 1)
+    writer = store.writer(AUDIO.key, 1)
+    times = AUDIO.grid.segments(10.0)
+    for values, segments, message in [
+        (np.zeros((10, 5)), times, "rows of shape"),
+        (np.zeros((11, 4)), np.zeros((11, 2)), "rows of shape"),
+        (np.zeros((0, 4)), np.zeros((0, 2)), "planned are 1 to 10"),
+        (np.zeros((9, 4)), times, "9 rows, but times of shape"),
+    ]:
+        with pytest.raises(StoreError, match=message):
+            writer.put(4, values, segments)
+    with pytest.raises(StoreError, match="not in block 1"):
+        writer.put(0, np.zeros((10, 4)), times)
+    writer.put(4, np.full((10, 4), np.nan, "float32"), times)
+    with pytest.raises(StoreError, match=r"no outcome yet for clip rows \[5, 6, 7\]"):
+        writer.commit()
+    for row in (5, 6, 7):
+        writer.put(row, np.zeros((10, 4), "float32"), times)
+    assert writer.commit() == {"non-finite": 1, "ok": 3}
+
+
+def test_a_second_writer_is_refused_while_the_first_lives(store):
+    before = tree(store.path)
+    code = """
+        import sys
+        from pipeline.store import FeatureStore
+        store = FeatureStore(sys.argv[1], "r+")
+        writer = store.writer(sys.argv[2], 1)
+        print("writing", flush=True)
+        sys.stdin.read()
+    """
+    other = run_python(code, store.path, AUDIO.key)
+    try:
+        assert other.stdout.readline() == "writing\n"
+        with pytest.raises(StoreError, match="another process is writing this block"):
+            store.writer(AUDIO.key, 1)
+        assert store.sweep() == 0  # what a living process writes is not litter
+        store.writer(AUDIO.key, 0)._scratch.release()  # other blocks are free
+    finally:
+        other.kill()
+        other.wait()
+    assert store.sweep() == 1
+    assert tree(store.path) == before
+    store.writer(AUDIO.key, 1)._scratch.release()
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_kill_nine_during_a_commit_loses_at_most_that_block(store, step):
+    """Kill at the step-th rename: the block is the old one, the new one, or not counted; all others are intact."""
+    code = """
+        import os, signal, sys
+        from pipeline.store import FeatureStore
+        from tests.pipeline import store_factory as factory
+        import numpy as np
+        store = FeatureStore(sys.argv[1], "r+")
+        writer = store.writer(sys.argv[2], 1)
+        for row in writer.span:
+            writer.put(row, np.full((10, 4), 7, "float32"), store.spec(sys.argv[2]).grid.segments(10.0))
+        calls, rename = [], os.replace
+        def replace(source, target):
+            calls.append(target)
+            if len(calls) == int(sys.argv[3]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            rename(source, target)
+        import pipeline.blocks
+        pipeline.blocks.os = type("os", (), {**vars(os), "replace": staticmethod(replace)})
+        writer.commit()
+    """
+    assert run_python(code, store.path, AUDIO.key, step).wait(60) == -signal.SIGKILL
+    again = FeatureStore(store.path, "r+")
+    assert [span.start for span in again.missing(AUDIO.key)] == [4]
+    for row in (0, 1, 2, 8, 9):
+        np.testing.assert_array_equal(again.read(DEMO.ids[row], AUDIO.key), factory.rows_of(AUDIO, row, 10))
+    with pytest.raises(NoRows, match="no job has handled it"):
+        again.read(DEMO.ids[5], AUDIO.key)
+    assert again.sweep() == 2
+    factory.fill(again, DEMO, AUDIO.key)
+    assert again.verify() == []
+
+
+def test_a_full_disk_leaves_the_earlier_block_as_it_was(store):
+    """RLIMIT_FSIZE stands for the full disk: writing a shard fails half way."""
+    before = tree(store.path)
+    code = """
+        import resource, sys
+        from pipeline.run import command
+        from pipeline.store import FeatureStore
+        from tests.pipeline import store_factory as factory
+        store = FeatureStore(sys.argv[1], "r+")
+        writer = store.writer(sys.argv[2], 1)
+        for row in writer.span:
+            writer.put(row, factory.rows_of(writer.spec, row + 100, 10), writer.spec.grid.segments(10.0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+        with command("extract"):
+            writer.commit()
+    """
+    assert run_python(code, store.path, AUDIO.key).wait(60) == 1
+    store.sweep()
+    assert tree(store.path) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs POSIX users")
+def test_a_read_only_folder_is_refused_before_anything_is_computed(store):
+    store.forget(AUDIO.key, 1)
+    for folder in [store.path, *(path for path in store.path.rglob("*") if path.is_dir())]:
+        folder.chmod(0o555)
+    child = os.fork()
+    if child == 0:  # root may write anywhere, so become somebody else
+        status = 9
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            store.writer(AUDIO.key, 1)
+        except PermissionError:
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for folder in [store.path, *(path for path in store.path.rglob("*") if path.is_dir())]:
+        folder.chmod(0o755)
+    assert status == 0
+
+
+def test_a_store_opened_for_reading_gives_no_writer(store):
+    with pytest.raises(StoreError, match="opened for reading"):
+        FeatureStore.open(store.path).writer(AUDIO.key, 0)
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_store_has_nothing_to_report(store):
+    assert store.verify() == []
+    assert store.missing(AUDIO.key) == []
+
+
+@pytest.mark.parametrize("where", ["value", "index", "torn", "gone"])
+def test_damage_is_named_refused_and_repaired_in_its_block_only(store, where):
+    path = shard(store, 1)
+    intact = tree(store.path)
+    if where == "value":
+        flip(path)
+    elif where == "index":
+        flip(path, path.stat().st_size - 10)
+    elif where == "torn":
+        path.write_bytes(path.read_bytes()[:-30])
+    else:
+        path.unlink()
+    (found,) = store.verify()
+    assert found.startswith(f"{AUDIO.key} block 1: clips 4..7: {path.relative_to(store.path)} ")
+    with pytest.raises(StoreError, match=r"pipeline\.verify"):
+        FeatureStore.open(store.path).read(DEMO.ids[4], AUDIO.key)
+    np.testing.assert_array_equal(store.read(DEMO.ids[0], AUDIO.key), factory.rows_of(AUDIO, 0, 10))
+    store.forget(AUDIO.key, 1)
+    factory.fill(store, DEMO, AUDIO.key)
+    assert store.verify() == []
+    assert tree(store.path) == intact
+
+
+def test_a_flipped_byte_in_a_ragged_key_is_found_by_its_checksum(tmp_path):
+    made = factory.manifest(6, durations=(10.0, 3.0))
+    spec = factory.spec(count=None)
+    store = factory.store(tmp_path / "S", made, [spec])
+    flip(store.path / spec.key / "values/c/0/0/0", 60)
+    with pytest.raises(StoreError, match="cannot be decoded"):
+        FeatureStore.open(store.path).read(made.ids[0], spec.key)
+
+
+def test_a_deleted_or_damaged_commit_record_costs_its_block_only(store):
+    store.commit_path(AUDIO.key, 2).unlink()
+    store.commit_path(AUDIO.key, 1).write_text('{"key": ')
+    assert [span.start for span in store.missing(AUDIO.key)] == [8]
+    assert set(store.outcomes(AUDIO.key).values()) == {"ok", "absent", "pending"}
+    (problem,) = store.verify()
+    assert "damaged commit record" in problem
+    store.forget(AUDIO.key, 1)
+    factory.fill(store, DEMO, AUDIO.key)
+    assert store.verify() == []
+
+
+def test_nan_and_times_that_disagree_are_found_even_if_the_hashes_are_right(store):
+    """A writer with a defect would hash what it wrote; the content has to be checked too."""
+    writer = store.writer(AUDIO.key, 2)
+    for row in (8, 9):
+        writer.put(row, factory.rows_of(AUDIO, row, 10), AUDIO.grid.segments(10.0))
+    writer._values[0, 2, 1] = np.inf
+    writer._segments[1, 4] = np.nan
+    writer._segments[0, 5:] = writer._segments[0, 4]
+    writer.commit()
+    found = " | ".join(store.verify())
+    assert f"clip {DEMO.ids[8]} holds NaN or infinity" in found
+    assert f"clip {DEMO.ids[9]} has 10 rows, but times for another number" in found
+    assert f"clip {DEMO.ids[8]} has times that do not run forward" in found
+    assert len(store.verify(deep=False)) == 0
