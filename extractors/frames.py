@@ -4,7 +4,7 @@ A step is `name key=value ...` and works on a (n, H, W, 3) tensor.  The phrases 
 change of a step is another feature.  The resampling kernels are named after the library that defines them, because
 they differ visibly (up to 0.7 of full scale on 1080p) and none of them can stand in for another.
 
-    squash size=N filter=F         both sides to N, aspect ratio not kept
+    squash size=N filter=F         both sides to N, or height and width to HxW; aspect ratio not kept
     shorter size=N filter=F        shorter side to N, longer side int(N * long / short), as torchvision does
     crop size=N                    centre crop N x N
     unit                           float32, divided by 255
@@ -13,7 +13,8 @@ they differ visibly (up to 0.7 of full scale on 1080p) and none of them can stan
     standardize by=M               minus mean, divided by deviation: imagenet, clip, kinetics
 
     F: cv2-bilinear (uint8, never antialiased), pil-bilinear and pil-bicubic (uint8, always antialiased),
-       tensor-bilinear and tensor-bicubic (float32, antialias off, not clamped; stands after `unit`)
+       tensor-bilinear and tensor-bicubic (float32, antialias off, not clamped; stands after `unit`),
+       tensor-bilinear-rounded (the same on uint8, rounded back, as torchvision's video presets do)
 """
 
 from __future__ import annotations
@@ -61,12 +62,17 @@ def _tensor(filter: str) -> Callable[[torch.Tensor, int, int], torch.Tensor]:
     return resize
 
 
+def _rounded(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    return _tensor("bilinear")(frames.float(), height, width).round().to(torch.uint8)
+
+
 _FILTERS: dict[str, tuple[torch.dtype, Callable[[torch.Tensor, int, int], torch.Tensor]]] = {
     "cv2-bilinear": (torch.uint8, _cv2_bilinear),
     "pil-bilinear": (torch.uint8, _pil("BILINEAR")),
     "pil-bicubic": (torch.uint8, _pil("BICUBIC")),
     "tensor-bilinear": (torch.float32, _tensor("bilinear")),
     "tensor-bicubic": (torch.float32, _tensor("bicubic")),
+    "tensor-bilinear-rounded": (torch.uint8, _rounded),
 }
 
 
@@ -78,7 +84,8 @@ def _resize(frames: torch.Tensor, height: int, width: int, filter: str) -> torch
 
 
 def _squash(frames: torch.Tensor, size: str, filter: str) -> torch.Tensor:
-    return _resize(frames, int(size), int(size), filter)
+    height, _, width = size.partition("x")
+    return _resize(frames, int(height), int(width or height), filter)
 
 
 def _shorter(frames: torch.Tensor, size: str, filter: str) -> torch.Tensor:
