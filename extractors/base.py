@@ -20,6 +20,20 @@ from extractors.spec import FeatureSpec
 # encoder name -> "module:class".  A module is imported when its encoder is asked for, so that a missing optional
 # package disables one encoder and not the command.
 ENCODERS: dict[str, str] = {
+    "audioclip": "extractors.audioclip:AudioClip",
+    "audioclip-visual": "extractors.audioclip:AudioClipVisual",
+    "clap": "extractors.clap:Clap",
+    "clap-base": "extractors.clap:Clap",
+    "clap-fused": "extractors.clap:Clap",
+    "clap-map": "extractors.clap:Clap",
+    "htsat": "extractors.htsat:HTSAT",
+    "clip-b16": "extractors.clip:CLIP",
+    "clip-b32": "extractors.clip:CLIP",
+    "clip-l14": "extractors.clip:CLIP",
+    "r2plus1d": "extractors.r2plus1d:R2Plus1D",
+    "resnet152": "extractors.resnet:ResNet152",
+    "resnet50": "extractors.resnet:ResNet50",
+    "swin-v2-l": "extractors.swin_v2:SwinV2L",
     "vgg19": "extractors.vgg19:VGG19",
     "vgg19-bn": "extractors.vgg19:VGG19BN",
     "vggish": "extractors.vggish:VGGish",
