@@ -299,7 +299,7 @@ class Media:
             if self._video is None:
                 return []
             self._jpeg_folder = tempfile.TemporaryDirectory(prefix="clave-frames-")
-            self._jpegs = dump(self.path, Path(self._jpeg_folder.name))
+            self._jpegs = dump(self.path, Path(self._jpeg_folder.name), self._start_s, self._length_s)
         return self._jpegs
 
     # ---- audio --------------------------------------------------------------------------------------------------
