@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -84,7 +85,8 @@ def generate(folder: Path, plan: DemoPlan, made: tuple[Scene, ...], prompts: tup
     print(f"demo: generating {len(missing)} clips in {folder}", file=sys.stderr)
     job = partial(demo_media.write, folder=folder)
     if workers > 1 and len(missing) > 4:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
             list(pool.map(job, missing, chunksize=4))
     else:
         for scene in missing:
@@ -95,6 +97,16 @@ def generate(folder: Path, plan: DemoPlan, made: tuple[Scene, ...], prompts: tup
         for path in (folder / f"{scene.id}.mp4" for scene in made if scene.broken != "absent")
     }
     _write(folder / RECEIPT, json.dumps({"plan": plan.to_dict(), "files": files}, indent=1))
+
+
+def _end_with_parent() -> None:
+    """Worker processes whose parent was killed would otherwise wait for work for ever."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _whole(folder: Path, plan: DemoPlan) -> set[str]:

@@ -24,7 +24,7 @@ def write(scene: Scene, folder: Path) -> None:
     path = folder / f"{scene.id}.mp4"
     if scene.broken == "absent":
         return
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     if scene.broken == "zero-byte":
         partial.write_bytes(b"")
     elif scene.broken == "not-media":
@@ -256,6 +256,7 @@ def _encode(path: Path, images: np.ndarray | None, samples: np.ndarray | None) -
             video.options = {"preset": "ultrafast", "crf": "30"}
         if samples is not None:
             audio = container.add_stream("aac", rate=RATE_HZ, layout="mono", bit_rate=64_000)
+            audio.options = {"aac_coder": "fast"}
         if images is not None:
             for image in images:
                 container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))

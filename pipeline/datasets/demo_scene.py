@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.manifest import Event, ManifestError
 
 #: Part of the plan: raise it when scenes, drawing or sound change, so that old media are made anew.
-GENERATOR = 1
+GENERATOR = 2
 CLIP_S = 10
 TEACHER_S = 2
 PREFIX = {"train": "demo-tr", "val": "demo-va", "test": "demo-te", "teacher": "demo-tc"}

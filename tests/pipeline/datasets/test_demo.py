@@ -1,6 +1,9 @@
 """The demo: the annotations say what is drawn and played, the media are made once and the same each time."""
 
 import json
+import subprocess
+import sys
+import time
 
 import av
 import numpy as np
@@ -178,3 +181,35 @@ def test_a_plan_that_is_none(text):
 
 def test_every_class_has_a_look_and_a_sound():
     assert set(demo_media.LOOKS) == set(demo_media.SOUNDS) == set(DEMO.classes)
+
+
+@pytest.mark.slow
+def test_a_killed_command_leaves_no_process_and_its_rerun_gives_the_bytes_of_an_uninterrupted_run(tmp_path):
+    def command(media):
+        options = [
+            "--dataset",
+            "demo",
+            "--demo-clips",
+            "12,0,0,0,0",
+            "--media",
+            str(media),
+            "--out",
+            str(tmp_path / "m"),
+        ]
+        return [sys.executable, "-m", "pipeline.prepare", *options]
+
+    def bytes_of(media):
+        return {path.name: path.read_bytes() for path in media.rglob("*") if path.is_file() and path.suffix != ".h5"}
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    started = subprocess.Popen(command(killed), stderr=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    while not list(killed.glob("demo-*.mp4")):
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.kill()
+    started.stdout.read()  # ends when the last process that inherited it has ended
+    assert 0 < len(list(killed.glob("demo-*.mp4"))) < 12
+    assert not (killed / demo.RECEIPT).exists()
+    for media in (killed, whole):
+        subprocess.run(command(media), check=True, capture_output=True)
+    assert bytes_of(killed) == bytes_of(whole)
