@@ -28,6 +28,8 @@ OUTCOMES: tuple[str, ...] = (
     "timeout",
     "crashed",  # the decoding process died on it
     "non-finite",  # the encoder gave NaN or infinity
+    "wrong-length",  # the file is neither the clip nor known to contain it
+    "too-large",  # the download exceeded the size limit
 )
 CODES: dict[str, int] = {name: code for code, name in enumerate(OUTCOMES)}
 
@@ -55,4 +57,6 @@ MEANING: dict[str, str] = {
     "timeout": "decoding took longer than allowed",
     "crashed": "the decoding process died on this clip",
     "non-finite": "the encoder produced NaN or infinity",
+    "wrong-length": "the file is longer than the annotation says, and where the clip lies in it is not known",
+    "too-large": "the download exceeded the size limit",
 }
