@@ -1,0 +1,195 @@
+"""The extract command on odd media: every clip ends as rows or as one reason, and a kill changes no byte."""
+
+import functools
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extractors import base
+from pipeline.extract import main
+from pipeline.manifest import Clip, Manifest
+from pipeline.store import FeatureStore
+from tests import media_factory as make
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def save(folder: Path, clips) -> Path:
+    path = folder / "manifest.parquet"
+    Manifest("folder", tuple(clips)).check().save(path)
+    return path
+
+
+def flags(folder: Path, store: str = "store", *more: str) -> list[str]:
+    return [
+        "--manifest", str(folder / "manifest.parquet"), "--media", str(folder / "media"),
+        "--store", str(folder / store), "--encoders", "vggish", "--weights", "random:0", "--workers", "0", *more,
+    ]  # fmt: skip
+
+
+def tree(path: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_load():
+    """The same encoder for every call of the command in this process: drawing 72 million weights takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "load", functools.cache(base.load))
+        yield
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """One clip of every odd kind."""
+    folder = tmp_path_factory.mktemp("odd")
+    media = folder / "media"
+    media.mkdir()
+    writers = {
+        "zero": make.zero_byte, "text": make.not_media, "cut": make.truncated, "silent": make.no_audio,
+        "blind": make.no_video, "short": make.short, "still": make.one_frame, "odd": make.odd_size,
+        "surround": make.six_channels, "phone": make.eight_khz, "turned": make.rotated,
+        "plain": make.numbered,
+    }  # fmt: skip
+    for name, write in writers.items():
+        write(media / f"{name}.mp4")
+    make.variable_rate(media / "vfr.mp4")
+    save(folder, [Clip(name, name, duration_s=2.0) for name in [*writers, "vfr", "gone"]])
+    return folder
+
+
+def test_every_odd_clip_has_exactly_one_outcome(odd, capsys):
+    receipt = odd / "receipt.json"
+    assert main(flags(odd, "store", "--receipt", str(receipt))) == 0
+    store = FeatureStore.open(odd / "store")
+    key = store.key("vggish")
+    found = store.outcomes(key)
+    failed = {name: outcome for name, outcome in found.items() if outcome != "ok"}
+    assert failed == {
+        "zero": "not-media", "text": "not-media", "cut": "truncated", "silent": "no-audio", "gone": "absent",
+    }  # fmt: skip
+    assert set(store.reasons(key)) == set(failed)
+    assert store.verify() == []
+    for name, outcome in found.items():
+        if outcome == "ok":
+            assert store.read(name, key).shape == (2, 128)
+    record = json.loads(receipt.read_text())
+    assert sum(record["features"][key]["outcomes"].values()) == 14
+    for file, digest in record["files"].items():
+        assert hashlib.sha256((odd / "store" / file).read_bytes()).hexdigest() == digest
+    assert "9 ok" in capsys.readouterr().out
+
+
+def test_xarray_opens_the_store_with_names_and_times(odd):
+    xarray = pytest.importorskip("xarray")
+    main(flags(odd))
+    key = FeatureStore.open(odd / "store").key("vggish")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        opened = xarray.open_zarr(odd / "store", group=key)
+    assert opened["values"].dims == ("clip", "segment", "feature")
+    assert opened["segments"].attrs["units"] == "s"
+    row = opened.sel(clip="plain")
+    np.testing.assert_allclose(row["segments"].values, [[0, 1], [1, 2]])
+    assert opened["outcome"].attrs["flag_meanings"].split()[int(row["outcome"])] == "ok"
+
+
+def test_more_failures_than_allowed_is_exit_3(odd, capsys):
+    assert main(flags(odd, "store", "--max-failed", "4")) == 3
+    assert main(flags(odd, "store", "--max-failed", "5")) == 0
+
+
+def test_redo_takes_up_clips_that_arrived_later(tmp_path):
+    media = tmp_path / "media"
+    media.mkdir()
+    make.numbered(media / "a.mp4")
+    save(tmp_path, [Clip("a", "a", duration_s=2.0), Clip("b", "b", duration_s=2.0)])
+    assert main(flags(tmp_path)) == 0
+    key = FeatureStore.open(tmp_path / "store").key("vggish")
+    before = FeatureStore.open(tmp_path / "store").read("a", key)
+    make.numbered(media / "b.mp4")
+    assert main(flags(tmp_path)) == 0
+    assert FeatureStore.open(tmp_path / "store").outcomes(key)["b"] == "absent"
+    assert main(flags(tmp_path, "store", "--redo", "absent")) == 0
+    store = FeatureStore.open(tmp_path / "store")
+    assert store.outcomes(key) == {"a": "ok", "b": "ok"}
+    np.testing.assert_array_equal(store.read("a", key), before)
+    assert store.verify() == []
+
+
+def test_same_bytes_for_any_shard_and_worker_count(tmp_path):
+    media = tmp_path / "media"
+    media.mkdir()
+    names = [f"c{number}" for number in range(6)]
+    for number, name in enumerate(names):
+        make.numbered(media / f"{name}.mp4", duration_s=1.0 + number % 3, rate_hz=16_000 + 8_000 * (number % 2))
+    save(tmp_path, [Clip(name, name, duration_s=3.0) for name in names])
+    assert main(flags(tmp_path, "whole", "--job-clips", "2")) == 0
+    for shard in (2, 0, 1):
+        assert main([*flags(tmp_path, "parts", "--job-clips", "2"), "--shard", f"{shard}/3", "--workers", "1"]) == 0
+    assert tree(tmp_path / "whole") == tree(tmp_path / "parts")
+
+
+def test_killed_and_run_again_gives_the_same_bytes(tmp_path):
+    media = tmp_path / "media"
+    media.mkdir()
+    clip = make.numbered(tmp_path / "clip.mp4", duration_s=4.0)
+    names = [f"c{number:02d}" for number in range(40)]
+    for name in names:
+        os.link(clip, media / f"{name}.mp4")
+    save(tmp_path, [Clip(name, name, duration_s=4.0) for name in names])
+    assert main(flags(tmp_path, "whole", "--job-clips", "4")) == 0
+    command = [sys.executable, "-m", "pipeline.extract", *flags(tmp_path, "killed", "--job-clips", "4")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    commits = tmp_path / "killed" / "commits"
+    deadline_s = time.monotonic() + 120
+    while len(list(commits.glob("*/*.json"))) < 2 and time.monotonic() < deadline_s and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(list(commits.glob("*/*.json")))
+    assert done >= 2, "killed before anything was committed"
+    kept = {path: path.stat().st_mtime_ns for path in commits.glob("*/*.json")}
+    assert main(flags(tmp_path, "killed", "--job-clips", "4")) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "finished blocks were made again"
+    FeatureStore.open(tmp_path / "killed").sweep()
+    assert tree(tmp_path / "whole") == tree(tmp_path / "killed")
+
+
+def test_describe_makes_nothing(odd, capsys):
+    before = set(odd.iterdir())
+    assert main(["--manifest", str(odd / "manifest.parquet"), "--encoders", "vggish", "--describe"]) == 0
+    out = capsys.readouterr().out
+    assert "14 clips" in out
+    assert "vggish" in out
+    assert set(odd.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--encoders", "vgish"], "vggish"),
+        (["--weights", "somewhere.pth"], "somewhere.pth"),
+        (["--shard", "3/3"], "from 0 to 2"),
+        (["--redo", "bad"], "outcomes are"),
+        (["--media", "nowhere"], "no such folder"),
+    ],
+)
+def test_wrong_use_is_explained(odd, capsys, more, says):
+    with pytest.raises(SystemExit) as caught:
+        main([*flags(odd, "other"), *more])
+    assert caught.value.code == 1
+    assert says in capsys.readouterr().err
