@@ -9,6 +9,7 @@ Source: Wu et al., "Large-scale contrastive language-audio pretraining", ICASSP 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,11 +20,12 @@ from torch import nn
 
 from extractors.base import Encoder, MediaView
 from extractors.clap_mel import front_end
+from extractors.lazy_tower import LazyTower
 from extractors.nets.htsat import NETWORKS, configuration, convert_tower
 from extractors.recipes import Recipe
 from extractors.roberta import tokenize
 from extractors.spec import FeatureSpec, Grid
-from extractors.weights import Weights, load_strictly, random_state_dict
+from extractors.weights import Weights
 
 if TYPE_CHECKING:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -120,9 +122,12 @@ class Clap(Encoder):
         network, _, self._readout = spec.layer.partition("/")
         if network not in NETWORKS or self._readout not in ("projection", "tokens"):
             raise ValueError(f"layer {spec.layer!r} is not one of {', '.join(NETWORKS)} with /projection or /tokens")
-        self.network = AudioTower(network)
-        self._text: TextTower | None = None
-        self._text_state: dict[str, torch.Tensor] = {}
+        self._network_name = network
+        self._text = LazyTower(TextTower, _BUFFERS.pattern)
+
+    @functools.cached_property
+    def network(self) -> nn.Module:
+        return AudioTower(self._network_name)
 
     def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
         """(T, 1, 1001, 64) float32 decibel mel spectrograms; audio that ends early is continued with silence.
@@ -135,16 +140,15 @@ class Clap(Encoder):
     @torch.inference_mode()
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """(B, 512) rows of length 1, or (B, 64, 768) tokens, from (B, 1, 1001, 64) spectrograms."""
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.spec.precision)
-        with torch.autocast(batch.device.type, dtype=half, enabled=half is not None):
+        with self.arithmetic(batch.device):
             rows = self.network.tokens(batch) if self._readout == "tokens" else self.network(batch)
         rows = rows.float()
-        return nn.functional.normalize(rows, dim=-1) if "l2-normalise" in self.spec.postprocess else rows
+        return nn.functional.normalize(rows, dim=-1) if "l2" in self.spec.postprocess else rows
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """laion_clap's keys -> the audio tower's; the text tower's part is kept for `encode_text`."""
         audio, text = split_state(state)
-        self._text_state = text if self._readout == "projection" else {}
+        self._text.keep(text if self._readout == "projection" else {})
         return audio
 
     @property
@@ -164,27 +168,9 @@ class Clap(Encoder):
     @torch.inference_mode()
     def encode_tokens(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(P, 512) from (P, 77) RoBERTa token ids and their attention mask, padded with 1."""
-        tower = self._text_tower()
-        parts = [
-            tower(
-                ids[first : first + _PROMPTS_PER_BATCH].to(self.device),
-                mask[first : first + _PROMPTS_PER_BATCH].to(self.device),
-            )
-            for first in range(0, len(ids), _PROMPTS_PER_BATCH)
-        ]
-        return torch.cat(parts)
-
-    def _text_tower(self) -> TextTower:
-        if self._text is None:
-            tower = TextTower()
-            what = f"the text tower of {self.spec.name} ({self.spec.weights})"
-            state = self._text_state
-            if self.spec.random_weights:
-                state = random_state_dict(tower, int(self.spec.weights.removeprefix("random:")))
-            load_strictly(tower, state, what, _BUFFERS.pattern)
-            self._text_state = {}
-            self._text = tower.eval().requires_grad_(False)
-        return self._text.to(self.device)
+        tower = self._text.get(self.spec, self.device)
+        batches = zip(ids.split(_PROMPTS_PER_BATCH), mask.split(_PROMPTS_PER_BATCH), strict=True)
+        return torch.cat([tower(some.to(self.device), part.to(self.device)) for some, part in batches])
 
 
 def _checkpoint(file: str, note: str = "") -> Weights:
@@ -225,7 +211,7 @@ def _spec(
         modality="audio",
         layer=layer,
         preprocess=(_DECODE, place, _INTEGERS, *(() if place.startswith("reindex") else (_REPEAT,)), *spectrogram),
-        postprocess=("l2-normalise",) if layer.endswith("/projection") else (),
+        postprocess=("l2",) if layer.endswith("/projection") else (),
         grid=grid,
         sampler=None,
         shape=shape,

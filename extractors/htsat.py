@@ -8,6 +8,8 @@ Source: Chen et al., "HTS-AT", ICASSP 2022; RetroCirce/HTS-Audio-Transformer@2e2
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import nn
@@ -61,7 +63,10 @@ class HTSAT(Encoder):
         super().__init__(spec)
         if spec.layer not in ("latent", "stage4"):
             raise ValueError(f"layer {spec.layer!r} is neither latent nor stage4")
-        self.network = HTSATNetwork()
+
+    @functools.cached_property
+    def network(self) -> nn.Module:
+        return HTSATNetwork()
 
     def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
         """(T, 1, 1001, 64) float32 decibel mel spectrograms; audio that ends early is continued with silence.
@@ -74,8 +79,7 @@ class HTSAT(Encoder):
     @torch.inference_mode()
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """(B, 768) or (B, 64, 768) float32 from (B, 1, 1001, 64) spectrograms."""
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.spec.precision)
-        with torch.autocast(batch.device.type, dtype=half, enabled=half is not None):
+        with self.arithmetic(batch.device):
             rows = self.network.stage4(batch) if self.spec.layer == "stage4" else self.network(batch)
         return rows.float()
 

@@ -19,6 +19,12 @@ def tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return 0.1 * noise
     if name.endswith("running_var"):
         return 1.0 + 0.2 * np.abs(noise)
+    if name.endswith("fbsp.m"):  # order, bandwidth and frequency of the wavelets, around a Fourier transform
+        return 0.3 * np.abs(noise)
+    if name.endswith("fbsp.fb"):
+        return 1.0 + 0.1 * noise
+    if name.endswith("fbsp.fc"):
+        return np.arange(len(noise), dtype=np.float32) + 0.1 * noise
     if "logit_scale" in name:
         return 2.5 + 0.1 * noise
     if len(shape) >= 2:
@@ -39,3 +45,11 @@ def sound(samples: int, rate_hz: int, seed: int) -> np.ndarray:
     loudness = 0.5 + 0.5 * np.sin(2 * np.pi * 0.37 * time_s + generator.uniform(0, 6))
     noise = generator.standard_normal(samples)
     return (0.12 * tones + 0.15 * loudness * noise).clip(-1, 1).astype(np.float32)
+
+
+def picture(height: int, width: int, seed: int) -> np.ndarray:
+    """(height, width, 3) uint8: smooth colour gradients under noise, so that resampling kernels differ."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
+    waves = np.sin(generator.uniform(2, 20, 3) * rows + generator.uniform(2, 20, 3) * columns)
+    return (127 + 80 * waves + generator.uniform(-40, 40, (height, width, 3))).clip(0, 255).astype(np.uint8)
