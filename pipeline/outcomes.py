@@ -54,7 +54,7 @@ MEANING: dict[str, str] = {
     "too-short": "the media ends before the grid does (and --tail drop was given)",
     "not-media": "the file is empty or no media file",
     "decode-error": "the decoder failed",
-    "timeout": "decoding took longer than allowed",
+    "timeout": "decoding or downloading took longer than allowed",
     "crashed": "the decoding process died on this clip",
     "non-finite": "the encoder produced NaN or infinity",
     "wrong-length": "the file is longer than the annotation says, and where the clip lies in it is not known",
