@@ -1,0 +1,81 @@
+"""A folder that appears whole, and small files inside it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.run import sha256_of
+from pipeline.store import StoreError
+
+RECORD = "export.json"
+
+
+@contextlib.contextmanager
+def replaced(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside `target` that takes its place when the block ends without an error.
+
+    Raises:
+        StoreError: `target` is not empty and is no earlier export, or is one and `overwrite` is off.
+    """
+    target = Path(os.path.abspath(target))
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        if not (target / RECORD).is_file():
+            raise StoreError(f"{target}: is not empty and not made by export (no {RECORD}); choose another --out")
+        if not overwrite:
+            raise StoreError(f"{target}: holds an earlier export; --overwrite replaces it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        old = target.with_name(f".{target.name}.{os.getpid()}.old.partial")
+        if target.exists():
+            os.replace(target, old)
+        os.replace(beside, target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def save_npy(path: Path, array: np.ndarray) -> None:
+    """Write an array as `.npy` so that the file is complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".partial")
+    with open(beside, "wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    os.replace(beside, path)
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Number of files, bytes and one SHA-256 over the names and contents of every sub-folder with files."""
+    found: dict[str, Any] = {}
+    for parent in sorted({path.parent for path in folder.rglob("*") if path.is_file()}):
+        files = sorted(path for path in parent.iterdir() if path.is_file())
+        digest = hashlib.sha256()
+        for path in files:
+            digest.update(json.dumps([path.name, sha256_of(path)]).encode())
+        name = parent.relative_to(folder).as_posix()
+        size = sum(path.stat().st_size for path in files)
+        found[name] = {"files": len(files), "bytes": size, "sha256": digest.hexdigest()}
+        if len(files) <= 40:
+            found[name]["each"] = {path.name: sha256_of(path) for path in files}
+    return found

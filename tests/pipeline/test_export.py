@@ -1,0 +1,298 @@
+import hashlib
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from pipeline.datasets import ave, llp
+from pipeline.datasets.description import load as describe
+from pipeline.export import main
+from pipeline.exporting.llp_npy import write_tensor_archive
+from pipeline.manifest import Clip, Event, Manifest
+from tests.pipeline import store_factory as factory
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
+DEMO = factory.manifest(10)
+VISUAL = factory.spec("vgg19", (7, 7, 8), modality="visual")
+AUDIO = factory.spec("vggish", (6,))
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A store of ten clips in which clip 3 has no audio."""
+    DEMO.save(tmp_path / "M.parquet")
+    store = factory.store(tmp_path / "S", DEMO, [VISUAL], job_clips=4)
+    store = factory.FeatureStore.create(tmp_path / "S", DEMO, [AUDIO], job_clips=4)
+    factory.fill(store, DEMO, AUDIO.key, absent={3})
+    return tmp_path
+
+
+def export(folder, layout, *more, out="out"):
+    options = ["--manifest", folder / "M.parquet", "--store", folder / "S", "--format", layout, "--out", folder / out]
+    return main([str(option) for option in [*options, *more]])
+
+
+def h5(path, key="avadataset"):
+    with h5py.File(path) as file:
+        assert list(file) == [key]
+        data = file[key]
+        assert data.chunks is None
+        assert data.compression is None
+        assert len(data.attrs) == 0
+        return data[:]
+
+
+# ---- ave-h5 ----------------------------------------------------------------------------------------------------------
+
+
+def test_ave_h5_keeps_rows_in_order_and_a_missing_clip_is_a_row_of_zeros(made, capsys):
+    assert export(made, "ave-h5") == 0
+    out = made / "out"
+    visual, audio = h5(out / "visual_feature.h5"), h5(out / "audio_feature.h5")
+    assert visual.dtype == audio.dtype == np.float64
+    assert visual.shape == (10, 10, 7, 7, 8)
+    for row in range(10):
+        np.testing.assert_array_equal(visual[row], factory.rows_of(VISUAL, row, 10))
+        expected = np.zeros((10, 6)) if row == 3 else factory.rows_of(AUDIO, row, 10)
+        np.testing.assert_array_equal(audio[row], expected)
+    np.testing.assert_allclose(h5(out / "visual_feature_vec.h5"), visual.mean(axis=(2, 3)))
+    assert h5(out / "train_order.h5", "order").tolist() == [0, 1, 2, 5, 6, 7]
+    assert h5(out / "labels_closs.h5")[1].tolist() == [0, 1, 1, 1, 1, 1, 0, 0, 0, 0]
+    np.testing.assert_array_equal(h5(out / "labels.h5").sum(axis=2), 1)
+    np.testing.assert_allclose(h5(out / "prob_label.h5")[1], [0, 0.5, 0, 0.5], rtol=1e-6)
+    (gap,) = json.loads((out / "missing.json").read_text())["rows"]
+    assert (gap["row"], gap["feature"], gap["outcome"]) == (3, "audio", "absent")
+    assert "1 clips without features, kept as empty rows" in capsys.readouterr().out
+
+
+def test_ave_h5_renumbers_all_files_together(made):
+    assert export(made, "ave-h5", "--missing", "renumber", "--dtype", "float32") == 0
+    out = made / "out"
+    rows = [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    audio, labels = h5(out / "audio_feature.h5"), h5(out / "labels.h5")
+    assert len(audio) == len(labels) == len(h5(out / "visual_feature.h5")) == 9
+    assert audio.dtype == np.float32
+    for name in ("train", "val", "test"):
+        order = h5(out / f"{name}_order.h5", "order")
+        assert order.dtype == np.int64
+        kept = [row for row in rows if DEMO.clips[row].split == name]
+        assert [rows[new] for new in order] == kept
+        for new, row in zip(order, kept, strict=True):
+            np.testing.assert_array_equal(audio[new], factory.rows_of(AUDIO, row, 10))
+            assert labels[new].argmax(axis=1)[row % 4] == row % 3
+    record = json.loads((out / "export.json").read_text())
+    assert any("CMRAN, CMBS" in note and "float32" in note for note in record["notes"])
+    assert json.loads((out / "missing.json").read_text())["dropped"] == [DEMO.ids[3]]
+
+
+def test_ave_h5_writes_the_background_set_when_given(made):
+    noisy = Manifest("ave-noisy", tuple(Clip(f"n{i}", f"n{i}", None, 10.0) for i in range(4)))
+    noisy.save(made / "N.parquet")
+    factory.store(made / "NS", noisy, [VISUAL, AUDIO], absent={2})
+    background = ["--background-manifest", made / "N.parquet", "--background-store", made / "NS"]
+    assert export(made, "ave-h5", *background) == 0
+    labels = h5(made / "out" / "labels_noisy.h5")
+    assert labels.tolist() == [[0, 0, 0, 1]] * 3
+    np.testing.assert_array_equal(h5(made / "out" / "audio_feature_noisy.h5")[2], factory.rows_of(AUDIO, 3, 10))
+    assert h5(made / "out" / "visual_feature_noisy.h5").shape == (3, 10, 7, 7, 8)
+
+
+def test_the_same_inputs_give_the_same_bytes_and_another_folder_is_never_touched(made, capsys):
+    assert export(made, "ave-h5", out="one") == 0
+    assert export(made, "ave-h5", out="two") == 0
+    for path in (made / "one").iterdir():
+        assert path.read_bytes() == (made / "two" / path.name).read_bytes(), path.name
+    (made / "thesis").mkdir()
+    (made / "thesis" / "chapter.tex").write_text("mine")
+    for out, more, message in [("thesis", ["--overwrite"], "not made by export"), ("one", [], "--overwrite replaces")]:
+        with pytest.raises(SystemExit):
+            export(made, "ave-h5", *more, out=out)
+        assert message in capsys.readouterr().err
+    assert (made / "thesis" / "chapter.tex").read_text() == "mine"
+    (made / "one" / "labels.h5").unlink()
+    assert export(made, "ave-h5", "--overwrite", out="one") == 0
+    assert (made / "one" / "labels.h5").exists()
+    assert not list(made.glob("*.partial")) + list(made.glob(".*.partial"))
+
+
+def test_an_export_that_breaks_leaves_the_earlier_one(made):
+    assert export(made, "ave-h5") == 0
+    before = {path.name: path.read_bytes() for path in (made / "out").iterdir()}
+    shard = made / "S" / AUDIO.key / "values/c/2/0/0"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(SystemExit):
+        export(made, "ave-h5", "--overwrite")
+    assert {path.name: path.read_bytes() for path in (made / "out").iterdir()} == before
+    assert not list(made.glob(".*.partial"))
+
+
+def test_features_are_chosen_by_name_and_a_wrong_one_is_refused(made, capsys):
+    with pytest.raises(SystemExit):
+        export(made, "ave-h5", "--feature", "sound=vggish:ave2018")
+    assert "has the roles visual, audio" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        export(made, "ave-h5", "--feature", "audio=cnn14")
+    assert "no single feature called 'cnn14'" in capsys.readouterr().err
+    assert export(made, "ave-h5", "--max-missing", "0") == 3
+
+
+@pytest.fixture(scope="module")
+def published_ave():
+    if not (DATA / "ave" / "labels.h5").exists():
+        pytest.skip("the public AVE annotation files are not beside the project")
+    return ave.read(describe("ave"), DATA / "ave")
+
+
+def test_ave_labels_and_orders_equal_the_published_files_cell_by_cell(published_ave, tmp_path):
+    """All 4,143 rows, with features of one number so that the test is quick; 46 rows repeat an earlier video."""
+    spec = factory.spec("vggish", (1,))
+    store = factory.FeatureStore.create(tmp_path / "S", published_ave, [spec])
+    for block, span in store.blocks(spec.key):
+        writer = store.writer(spec.key, block)
+        for row in span:
+            writer.put(row, np.full((10, 1), row, "float32"), spec.grid.segments(10.0))
+        writer.commit()
+    published_ave.save(tmp_path / "M.parquet")
+    assert export(tmp_path, "ave-h5") == 0
+    out = tmp_path / "out"
+    published = ["labels.h5", "mil_labels.h5", "labels_closs.h5"]
+    orders = [f"{split}_order{match}.h5" for split in ("train", "val", "test") for match in ("", "_match")]
+    for name, key in [*((name, "avadataset") for name in published), *((name, "order") for name in orders)]:
+        with h5py.File(DATA / "ave" / name) as file:
+            wanted = file[key][:]
+        found = h5(out / name, key)
+        assert found.dtype == wanted.dtype, name
+        np.testing.assert_array_equal(found, wanted, err_msg=name)
+    digest = hashlib.sha256(h5(out / "labels.h5").tobytes()).hexdigest()
+    assert digest == "dde9fedf15bd95c5fd5e9b73a622b851078018dcefce483723c42ae65ee1c160"
+    np.testing.assert_array_equal(h5(out / "audio_feature.h5")[:, 0, 0], np.arange(4143))
+    notes = json.loads((out / "export.json").read_text())["notes"]
+    assert not any("402" in note or "mod 16" in note for note in notes)
+
+
+# ---- llp-npy ---------------------------------------------------------------------------------------------------------
+
+
+def llp_manifest(count=9):
+    classes = llp_classes()
+    clips = []
+    for row in range(count):
+        split = ("train", "train", "val", "test")[row % 4]
+        events = (
+            () if split == "train" else (Event(classes[row], "audio", 0, 4), Event(classes[row + 1], "visual", 2, 9))
+        )
+        start = 101.8 if row == 0 else row * 10
+        name = f"abc_efghij{row}_{start:g}_{start + 10:g}"
+        clips.append(Clip(name, name[:11], start, 10.0, split, (classes[row], classes[row + 1]), events))
+    return Manifest("llp", tuple(clips), classes)
+
+
+def llp_classes():
+    return describe("llp").classes
+
+
+VGGISH = factory.spec("vggish", (128,), recipe="llp2020")
+RESNET = factory.spec("resnet152", (2048,), recipe="llp2020", modality="visual", count=80, window_s=0.125)
+R2PLUS1D = factory.spec("r2plus1d", (512,), recipe="llp2020", modality="visual")
+
+
+@pytest.fixture
+def parsed(tmp_path):
+    made = llp_manifest()
+    made.save(tmp_path / "M.parquet")
+    factory.store(tmp_path / "S", made, [VGGISH, RESNET, R2PLUS1D], absent={2})
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_llp_npy_writes_one_float32_file_per_video_id(parsed, workers):
+    assert export(parsed, "llp-npy", "--workers", str(workers)) == 0
+    out = parsed / "out" / "data"
+    for folder, spec, shape in [
+        ("feats/vggish", VGGISH, (10, 128)),
+        ("feats/res152", RESNET, (80, 2048)),
+        ("feats/r2plus1d_18", R2PLUS1D, (10, 512)),
+        ("r2plus1d_18", R2PLUS1D, (10, 512)),
+    ]:
+        assert len(list((out / folder).iterdir())) == 9
+        for row in range(9):
+            values = np.load(out / folder / f"abc_efghij{row}.npy")
+            assert values.dtype == np.float32
+            assert values.shape == shape
+            expected = np.zeros(shape) if row == 2 else factory.rows_of(spec, row, shape[0])
+            np.testing.assert_array_equal(values, expected)
+
+
+def test_llp_npy_renumber_shortens_the_lists_and_leaves_the_events(parsed):
+    assert export(parsed, "llp-npy", "--missing", "renumber") == 0
+    data = parsed / "out" / "data"
+    assert not (data / "feats/vggish/abc_efghij2.npy").exists()
+    assert (data / "AVVP_val_pd.csv").read_text().splitlines() == [
+        "filename\tevent_labels",
+        "abc_efghij6_60_70\tBasketball_bounce,Fire_alarm",
+    ]
+    assert (data / "AVVP_eval_audio.csv").read_text().splitlines()[:2] == [
+        "filename\tonset\toffset\tevent_labels",
+        "abc_efghij6_60_70\t0\t4\tBasketball_bounce",
+    ]
+    assert (
+        (data / "AVVP_train.csv")
+        .read_text()
+        .startswith("filename\tevent_labels\nabc_efghij0_101.8_111.8\tSpeech,Car\n")
+    )
+
+
+def test_llp_lists_written_from_the_manifest_equal_the_published_ones(tmp_path):
+    """Except one row with a repeated label, and the evaluation rows that every evaluator ignores."""
+    if not (DATA / "llp" / "AVVP_train.csv").exists():
+        pytest.skip("the public LLP annotation files are not beside the project")
+    from pipeline.exporting.llp_npy import _lists
+    from pipeline.exporting.request import Coverage, Export, Request
+
+    made = llp.read(describe("llp"), DATA / "llp")
+    everything = Coverage(list(range(len(made))), np.arange(len(made)), {}, [])
+    _lists(Request(made, None, tmp_path), everything, Export())
+    for name in ("AVVP_train.csv", "AVVP_val_pd.csv"):
+        assert (tmp_path / "data" / name).read_bytes() == (DATA / "llp" / name).read_bytes()
+    written = (tmp_path / "data" / "AVVP_test_pd.csv").read_text().splitlines()
+    published = (DATA / "llp" / "AVVP_test_pd.csv").read_text().splitlines()
+    different = [(a, b) for a, b in zip(written, published, strict=True) if a != b]
+    assert different == [("LcFWKgFphXI_20_30\tClapping", "LcFWKgFphXI_20_30\tClapping,Clapping")]
+    for name, ignored, inverted in [("AVVP_eval_visual.csv", 11, 0), ("AVVP_eval_audio.csv", 14, 1)]:
+        rows = sorted((tmp_path / "data" / name).read_text().splitlines())
+        wanted = sorted((DATA / "llp" / name).read_text().splitlines())
+        assert len(wanted) - len(rows) == ignored + inverted
+        assert set(rows) <= set(wanted)
+    _lists(Request(made, None, tmp_path, annotations=DATA / "llp"), everything, Export())
+    for path in (tmp_path / "data").iterdir():
+        assert path.read_bytes() == (DATA / "llp" / path.name).read_bytes()
+
+
+def test_llp_npy_refuses_ids_that_would_share_a_file(tmp_path, capsys):
+    clips = tuple(Clip(f"same-video0_{start}_{start + 10}", "same-video0", start, 10.0) for start in (0, 10))
+    twice = Manifest("llp", clips, llp_classes())
+    twice.save(tmp_path / "M.parquet")
+    factory.store(tmp_path / "S", twice, [VGGISH])
+    with pytest.raises(SystemExit):
+        export(tmp_path, "llp-npy")
+    assert "would share same-video0.npy" in capsys.readouterr().err
+
+
+def test_a_path_that_misleads_valor_is_pointed_out(parsed, capsys):
+    assert export(parsed, "llp-npy", out="my_CLIP_runs") == 0
+    assert "VALOR and MM-CSE take 768-wide inputs" in capsys.readouterr().err
+
+
+def test_lsld_archives_hold_cpu_tensors_by_id(tmp_path):
+    labels = np.eye(10, 25, dtype=np.uint8)
+    write_tensor_archive(tmp_path / "final_label.npz", {"abc_efghijk": labels}, {"abc_efghijk": 1 - labels})
+    archive = np.load(tmp_path / "final_label.npz", allow_pickle=True)  # as LSLD's loader does; the file is our own
+    assert sorted(archive.files) == ["label_a", "label_v"]
+    tensor = archive["label_v"].item()["abc_efghijk"]
+    assert isinstance(tensor, torch.Tensor)
+    assert tensor.device.type == "cpu"
+    np.testing.assert_array_equal(tensor.float().numpy(), 1 - labels)
