@@ -100,7 +100,7 @@ class CLIP(FrameEncoder):
     @property
     def logit_scale(self) -> float:
         """Factor of the cosine in CLIP's logits; 100 where training reached its clamp."""
-        return math.exp(float(self.network.logit_scale))
+        return math.exp(float(self.network.logit_scale.detach()))
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str]) -> torch.Tensor:
