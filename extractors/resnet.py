@@ -106,7 +106,7 @@ def _clean(encoder: str) -> FeatureSpec:
         preprocess=_preset(232),
         postprocess=("mean over frames",),
         grid=Grid(1.0, 1.0),
-        sampler=FrameSampler("centres", per_row=4),
+        sampler=FrameSampler("centres", per_row=1),
         shape=(2048,),
     )
 

@@ -115,7 +115,7 @@ def _spec(
     )
 
 
-_CENTRES = FrameSampler("centres", per_row=4)
+_CENTRES = FrameSampler("centres", per_row=1)
 _FOUR = "Four frames a row, the middles of its quarters: a compromise between motion and cost."
 _TENTHS = FrameSampler("tenths", per_row=16)
 _TEN = Grid(1.0, 1.0, count=10)

@@ -103,11 +103,14 @@ class BlockWriter:
 
     Every clip of the block must be given rows (`put`) or a reason (`fail`) before `commit`.
 
+    Args:
+        made_by: digest of the code that makes the rows, kept in the record; see `pipeline.planning.code_digest`.
     Raises:
         StoreError: another process is writing the block.
     """
 
-    def __init__(self, store: FeatureStore, key: str, block: int) -> None:
+    def __init__(self, store: FeatureStore, key: str, block: int, made_by: str = "") -> None:
+        self._made_by = made_by
         layout, spec = store.plan(key), store.spec(key)
         self.store, self.key, self.block, self.spec = store, key, block, spec
         start = block * layout.block_clips
@@ -193,6 +196,7 @@ class BlockWriter:
                 "key": self.key,
                 "block": self.block,
                 "clips": [self.span.start, self.span.stop],
+                "made_by": self._made_by,
                 "outcomes": counts,
                 "reasons": self._reasons,
                 "files": {paths[name]: sha256_of(path) for name, path in made.items()},

@@ -14,9 +14,11 @@ import numpy as np
 
 from extractors.base import Encoder
 from extractors.spec import FeatureSpec
+from pipeline.allocator import keep_freed_memory
 from pipeline.encoding import BatchedEncoder, Rows
 from pipeline.manifest import Manifest
 from pipeline.outcomes import MEANING
+from pipeline.planning import code_digest
 from pipeline.preparation import Failure, Task
 from pipeline.run import DONE, TOO_MANY_FAILED, Progress, command, log, receipt, write_json
 from pipeline.store import JOB_CLIPS, BlockWriter, FeatureStore, plan
@@ -151,6 +153,7 @@ def _size(count: float) -> str:
 def _extract(arguments: argparse.Namespace) -> int:
     if arguments.media is None or arguments.store is None:
         raise ValueError("--media and --store are needed (or --describe)")
+    keep_freed_memory()
     if not arguments.media.is_dir():
         raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     manifest = Manifest.load(arguments.manifest).check()
@@ -239,6 +242,7 @@ class Extraction:
     ) -> None:
         self.store, self.manifest = store, manifest
         self.batched = {key: BatchedEncoder(encoder) for key, encoder in encoders.items()}
+        self.made_by = {key: code_digest([encoder.spec.encoder]) for key, encoder in encoders.items()}
         specs: dict[str, FeatureSpec] = {key: encoder.spec for key, encoder in encoders.items()}
         workers = arguments.workers if arguments.workers is not None else default_workers(arguments.device)
         self.pool = WorkerPool(specs, arguments.media, workers, arguments.tail, arguments.timeout)
@@ -285,9 +289,12 @@ class Extraction:
         for key in self.batched:
             for block, span in self.store.blocks(key, rows):
                 record = self.store.commit(key, block)
-                if record is not None and not redo & record["outcomes"].keys():
+                stale = record is not None and record.get("made_by") != self.made_by[key]
+                if record is not None and not stale and not redo & record["outcomes"].keys():
                     continue
-                kept = set(self.store.ok_rows(key, span)) if record is not None else set()
+                if stale:
+                    log(f"{key}: clips {span.start}..{span.stop - 1} were made by other code; making them again")
+                kept = set(self.store.ok_rows(key, span)) if record is not None and not stale else set()
                 self.open_rows[key, block] = set(span) - kept
                 for row in sorted(self.open_rows[key, block]):
                     wanted.setdefault(row, []).append(key)
@@ -308,7 +315,7 @@ class Extraction:
         """The writer of the row's block, opened when its first clip arrives: memory follows the open blocks."""
         block = self._block(key, row)
         if block not in self.writers:
-            self.writers[block] = self.store.writer(*block)
+            self.writers[block] = self.store.writer(*block, made_by=self.made_by[key])
             self.writers[block].keep(self.open_rows[block])
         return self.writers[block]
 

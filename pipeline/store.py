@@ -373,7 +373,7 @@ class FeatureStore:
         """Blocks that are not committed, as ranges of rows."""
         return [span for block, span in self.blocks(key, rows) if not self.commit_path(key, block).exists()]
 
-    def writer(self, key: str, block: int) -> BlockWriter:
+    def writer(self, key: str, block: int, made_by: str = "") -> BlockWriter:
         """The one writer of a block.
 
         Raises:
@@ -381,7 +381,7 @@ class FeatureStore:
         """
         if not self._writable:
             raise StoreError(f"{self.path}: opened for reading; FeatureStore.create opens it for writing")
-        return BlockWriter(self, key, block)
+        return BlockWriter(self, key, block, made_by)
 
     def install(self, key: str, block: int, files: dict[str, Path], record: dict[str, Any]) -> None:
         """Make finished shard files and their record part of the store (see `pipeline.blocks.install`)."""
