@@ -22,12 +22,16 @@ class Model(nn.Module):
         task: `ave` (one class per segment, background included) or `avvp` (several classes, audio and visual apart).
         streams: name of each input -> what it is; the training configuration says which feature fills it.
         needs_labels: True where the loss or the network reads pseudo-labels (`audio_pseudo`, `visual_pseudo`).
+        label_inputs: names of labels that the network itself takes beside its streams.
         settings: forms of supervision that it knows.
+        gate_is: meaning of a predicted `gate`, see `pipeline.metrics.ave.GATES`.
     """
 
     task: ClassVar[str]
     streams: ClassVar[dict[str, str]]
     needs_labels: ClassVar[bool] = False
+    label_inputs: ClassVar[tuple[str, ...]] = ()
+    gate_is: ClassVar[str] = "logits"
     settings: ClassVar[tuple[str, ...]]
 
     def __init__(self, setting: str) -> None:
@@ -35,6 +39,9 @@ class Model(nn.Module):
         if setting not in self.settings:
             raise ValueError(f"{type(self).__name__} trains {' or '.join(self.settings)}, not {setting!r}")
         self.setting = setting
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before an epoch of training, counted from 0, and before predicting with the weights of that epoch."""
 
     def forward(self, **streams: Tensor) -> dict[str, Tensor]:
         """Outputs of a batch from (B, T, ...) float streams."""
@@ -56,9 +63,6 @@ class Model(nn.Module):
         AVVP: probabilities `video` (B, C), `audio` and `visual` (B, T, C).
         """
         raise TypeError(f"{type(self).__name__} has no predictions")
-
-    #: Meaning of a predicted `gate`, see `pipeline.metrics.ave.GATES`.
-    gate_is: ClassVar[str] = "logits"
 
 
 def sequence(shape: tuple[int, ...], name: str) -> int:

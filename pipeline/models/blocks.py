@@ -66,10 +66,7 @@ class CrossLayer(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         memory = torch.cat([other, x], dim=1)
-        if self.dense:
-            attended = self.attention(x, memory)
-        else:
-            attended = self.attention(x, memory, memory, need_weights=False)[0]
+        attended = self.attention(x, memory) if self.dense else self.attention(x, memory, memory)[0]
         return self.feed_forward(self.norm(x + self.dropout(attended)))
 
 

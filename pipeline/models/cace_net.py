@@ -1,7 +1,7 @@
 """CACE-Net (He et al. 2024): co-guidance attention and contrastive enhancement on the CMBS skeleton.
 
-Where paper and code differ, the code is the default: the paper's own parameter and FLOP counts (13.12 M, 1.66 G) come out
-only with the code's second self-attention, event-score layers and decoder widths.  `event_scores=False` gives the
+Where paper and code differ, the code is the default: the paper's own parameter and FLOP counts (13.12 M, 1.66 G) come
+out only with the code's second self-attention, event-score layers and decoder widths.  `event_scores=False` gives the
 paper's equations 11 and 12, `shared_attention=True` its figure.  Source: paper and repository Brain-Cog-Lab/CACE-Net.
 """
 

@@ -48,7 +48,7 @@ class TripletAttention(nn.Module):
     def forward(self, visual: Tensor, audio: Tensor) -> Tensor:
         """(B, T, D) from maps (B, T, P, D) and audio (B, T, A)."""
         visual = self.channel(visual, audio)
-        batch, segments, places, _ = visual.shape
+        batch, _, places, _ = visual.shape
         heard = self.time_audio(audio).relu()[:, :, None].expand(-1, -1, places, -1)
         pair = torch.cat([self.time_visual(visual).relu() + heard, heard], dim=3)
         in_time = self.time(pair.transpose(1, 2).flatten(0, 1))[0]

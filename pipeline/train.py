@@ -1,0 +1,241 @@
+"""Stage: features and labels in, a trained network, its curves and its predictions out."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.manifest import Manifest
+from pipeline.predictions import SELECTIONS, Predictions
+from pipeline.recipes import TrainingRecipe, config_file, read
+from pipeline.run import DONE, command, log, receipt, write_json
+from pipeline.store import FeatureStore
+
+EXAMPLE = """\
+OUT gets best-validation.pt and best-test.pt (weights), curves.json, predictions.npz and, last, train.json.  The same
+command takes an interrupted training up again, to the same result.
+
+example:
+  python -m pipeline.train --manifest demo/manifest.parquet --store demo/features --model avel --setting supervised \\
+      --seed 0 --out demo/train/avel-supervised-0
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m pipeline.train",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--manifest", required=True, type=Path, help="made by pipeline.prepare")
+    made.add_argument("--store", required=True, type=Path, help="feature store, made by pipeline.extract")
+    made.add_argument("--labels", type=Path, help="pseudo-label store, made by pipeline.pseudolabel")
+    made.add_argument("--model", required=True, help="name of a network; an unknown one lists them all")
+    made.add_argument("--setting", default="supervised", choices=["supervised", "weak"])
+    made.add_argument("--seed", type=int, help="default: the published one")
+    made.add_argument("--out", required=True, type=Path, help="folder of this training")
+    made.add_argument("--config", type=Path, help="YAML; default: the model's own in workflows/config/models")
+    for stream in ("visual", "audio", "motion"):
+        made.add_argument(f"--{stream}", metavar="FEATURE", help=f"key or encoder:recipe that fills stream {stream!r}")
+    made.add_argument("--epochs", type=int, help="instead of the configuration's")
+    made.add_argument("--batch", type=int, help="instead of the configuration's")
+    made.add_argument("--patience", type=int, help="stop after so many epochs without a better validation score")
+    made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    made.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="bf16: mixed precision")
+    made.add_argument("--loader-workers", type=int, default=2, help="reading processes, where data outgrow memory")
+    made.add_argument("--stream", action="store_true", help="read every batch from the store, whatever the memory")
+    made.add_argument("--restart", action="store_true", help="forget an earlier training in --out")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    with command("train"):
+        return _train(arguments)
+
+
+def _recipe(arguments: argparse.Namespace, dataset: str) -> TrainingRecipe:
+    from pipeline.models import table
+
+    table.find(arguments.model, arguments.setting)  # an unknown name is told before files are looked for
+    path = arguments.config or config_file(arguments.model, dataset)
+    log(f"settings from {path}")
+    features = {stream: value for stream in ("visual", "audio", "motion") if (value := getattr(arguments, stream))}
+    changes = {"epochs": arguments.epochs, "batch": arguments.batch, "patience": arguments.patience}
+    recipe = read(path, arguments.setting, features=features, **changes)
+    if recipe.model != arguments.model:
+        raise ValueError(f"{path} configures model {recipe.model!r}, not {arguments.model!r}")
+    return recipe
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from pipeline.batches import pseudo_targets, select, targets
+    from pipeline.models import table
+    from pipeline.models.base import parameter_counts
+    from pipeline.training import Training
+
+    manifest = Manifest.load(arguments.manifest).check()
+    recipe = _recipe(arguments, manifest.dataset)
+    seed = recipe.seed if arguments.seed is None else arguments.seed
+    store = FeatureStore.open(arguments.store)
+    cls = table.find(recipe.model, recipe.setting)
+    if missing := sorted(set(cls.streams) - set(recipe.features)):
+        wanted = "; ".join(f"--{stream}: {cls.streams[stream]}" for stream in missing)
+        raise ValueError(f"model {recipe.model} needs more features: {wanted}")
+    features = {stream: recipe.features[stream] for stream in cls.streams}
+    splits = tuple(split for split in ("train", "val", "test") if split != "test" or manifest.split("test"))
+    chosen = select(manifest, store, features, splits)
+    labels = targets(manifest, cls.task, chosen.segments)
+    evaluation = {split: {name: a[chosen.rows[split]] for name, a in labels.items()} for split in splits[1:]}
+    if cls.needs_labels:
+        labels |= pseudo_targets(manifest, _pseudo_labels(arguments, recipe.model), chosen)
+    facts = _facts(arguments, manifest, recipe, seed, store, chosen, cls)
+    fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.restart:
+        for name in ("train.json", "checkpoint.pt", "curves.json", *(f"{selection}.pt" for selection in SELECTIONS)):
+            (arguments.out / name).unlink(missing_ok=True)
+    (arguments.out / "train.json").unlink(missing_ok=True)
+
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {arguments.device}: torch {torch.__version__} sees no CUDA device")
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    network = table.build(
+        recipe.model, recipe.setting, chosen.shapes, len(manifest.classes), **_options(cls, recipe, arguments, chosen)
+    ).to(device)
+    feeds = _feeds(arguments, chosen, labels, device)
+    training = Training(network, recipe, feeds, evaluation, arguments.out, seed, fingerprint, arguments.precision)
+    _announce(recipe, chosen, seed, parameter_counts(network)["total"])
+    progress = training.run(lambda line: _report(line, recipe.epochs))
+    predictions = _predictions(training, manifest, chosen, splits[1:], facts)
+    predictions.save(arguments.out / "predictions.npz")
+    write_json(arguments.out / "train.json", _receipt(arguments, recipe, facts, progress, network))
+    for selection, best in progress.best.items():
+        values = ", ".join(f"{split} {best[split]['main']:.2f}" for split in splits[1:])
+        print(f"{selection}: epoch {best['epoch']}, {values}")
+    return DONE
+
+
+def _options(cls: type, recipe: TrainingRecipe, arguments: argparse.Namespace, chosen: Any) -> dict[str, Any]:
+    """Options of the network: the configuration's, and the segments where the network wants to know them."""
+    options = dict(recipe.network)
+    if getattr(cls, "wants_segments", False):
+        options["segments"] = chosen.segments
+    return options
+
+
+def _pseudo_labels(arguments: argparse.Namespace, model: str) -> Any:
+    if arguments.labels is None:
+        raise ValueError(
+            f"model {model} learns from pseudo-labels: give --labels; `python -m pipeline.pseudolabel` makes them"
+        )
+    from pipeline.labels import LabelStore
+
+    return LabelStore.open(arguments.labels)
+
+
+def _facts(
+    arguments: argparse.Namespace, manifest: Manifest, recipe: TrainingRecipe, seed: int, store: FeatureStore,
+    chosen: Any, cls: type,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that the result depends on."""
+    return {
+        "model": recipe.model,
+        "setting": recipe.setting,
+        "task": cls.task,
+        "gate_is": cls.gate_is,
+        "seed": seed,
+        "dataset": manifest.dataset,
+        "manifest": manifest.digest,
+        "annotations": manifest.facts.get("annotations", {}),
+        "features": {
+            stream: {"key": key, "name": store.spec(key).name, "weights": store.spec(key).weights}
+            for stream, key in chosen.keys.items()
+        },
+        "labels": str(arguments.labels.name) if arguments.labels else None,
+        "precision": arguments.precision,
+        "recipe": recipe.to_dict(),
+        "coverage": chosen.coverage(),
+    }
+
+
+def _feeds(arguments: argparse.Namespace, chosen: Any, labels: dict[str, np.ndarray], device: Any) -> dict[str, Any]:
+    from pipeline.batches import ClipDataset
+    from pipeline.training import Feed
+
+    datasets = {split: ClipDataset(arguments.store, chosen, split, labels) for split in chosen.rows}
+    need = sum(dataset.item_bytes * len(dataset) for dataset in datasets.values())
+    fits = not arguments.stream and need < 0.5 * _free_bytes(device)
+    log(f"data: {need / 1e9:.2f} GB, " + (f"held on {device}" if fits else "read from the store batch by batch"))
+    return {split: Feed(dataset, device, fits, arguments.loader_workers) for split, dataset in datasets.items()}
+
+
+def _free_bytes(device: Any) -> int:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _announce(recipe: TrainingRecipe, chosen: Any, seed: int, parameters: int) -> None:
+    log(f"{recipe.model}, {recipe.setting}, seed {seed}: {parameters:,} parameters, up to {recipe.epochs} epochs")
+    for split, counts in chosen.coverage().items():
+        log(f"  {split}: {counts['used']} of {counts['clips']} clips")
+        for reason, count in sorted(counts["excluded"].items()):
+            log(f"    {count} without: {reason}")
+
+
+def _report(line: dict[str, Any], epochs: int) -> None:
+    scores = ", ".join(f"{split} {line[split]['main']:.2f}" for split in ("val", "test") if split in line)
+    log(f"epoch {line['epoch'] + 1}/{epochs}: loss {line['loss']['total']:.4f}, {scores}, {line['train_s']:.2f} s")
+
+
+def _predictions(training: Any, manifest: Manifest, chosen: Any, splits: tuple[str, ...], facts: dict) -> Predictions:
+    arrays = {}
+    for selection in training.progress.best:
+        found = training.predict_best(selection)
+        arrays[selection] = {
+            name: np.concatenate([found[split][name] for split in splits]) for name in found[splits[0]]
+        }  # fmt: skip
+    rows = np.concatenate([chosen.rows[split] for split in splits])
+    return Predictions(
+        clips=np.array([manifest.ids[row] for row in rows]),
+        splits=np.array([manifest.clips[row].split for row in rows]),
+        arrays=arrays,
+        facts=facts | {"best": {name: best["epoch"] for name, best in training.progress.best.items()}},
+    )
+
+
+def _receipt(
+    arguments: argparse.Namespace, recipe: TrainingRecipe, facts: dict, progress: Any, network: Any
+) -> dict[str, Any]:
+    from pipeline.models.base import parameter_counts
+
+    digest = hashlib.sha256((arguments.out / "predictions.npz").read_bytes()).hexdigest()
+    return receipt(
+        "train",
+        facts,
+        parameters=parameter_counts(network)["total"],
+        epochs=progress.epoch,
+        stopped_early=progress.stopped_early,
+        best=progress.best,
+        published=recipe.published,
+        predictions={"file": "predictions.npz", "sha256": digest},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

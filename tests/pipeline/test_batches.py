@@ -1,0 +1,122 @@
+"""Datasets over a store: what an item holds, and that worker processes can read it."""
+
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from pipeline.batches import ClipDataset, pseudo_targets, select, targets
+from pipeline.manifest import Clip, Event, Manifest
+from tests.pipeline import store_factory
+
+NAMES = {"visual": "vgg19:ave2018", "audio": "vggish:ave2018"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "s"
+    manifest = store_factory.manifest(20)
+    specs = [store_factory.spec("vgg19", (2, 2, 3), modality="visual"), store_factory.spec("vggish", (4,))]
+    store = store_factory.store(path, manifest, specs, absent={1, 18})
+    return manifest, store, specs
+
+
+def dataset(made, split="train"):
+    manifest, store, _ = made
+    chosen = select(manifest, store, NAMES, ("train", "val", "test"))
+    return ClipDataset(store.path, chosen, split, targets(manifest, "ave", chosen.segments))
+
+
+def test_items_are_rows_and_labels_of_the_clip(made):
+    manifest, _, specs = made
+    train = dataset(made)
+    assert len(train) == 11  # 12 training clips, one without media
+    for place in (0, 5):
+        row = train.rows[place]
+        item = train[place]
+        assert set(item) == {"visual", "audio", "labels", "video_labels"}
+        np.testing.assert_array_equal(item["visual"].numpy(), store_factory.rows_of(specs[0], row, 10))
+        event = manifest.clips[row].events[0]
+        index = manifest.classes.index(event.label)
+        assert item["labels"][:, index].nonzero().ravel().tolist() == list(range(int(event.start_s), int(event.end_s)))
+        assert (item["labels"].sum(dim=1) == 1).all()
+        assert item["video_labels"].tolist() == [float(index == n) for n in range(4)]
+
+
+def test_in_memory_is_the_same(made):
+    train = dataset(made)
+    held = train.in_memory()
+    for place in range(len(train)):
+        for name, values in train[place].items():
+            assert torch.equal(held[name][place], values)
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_read_the_same(made, method):
+    train = dataset(made)
+    expected = train.in_memory()  # the parent has the store open
+    loader = DataLoader(
+        train, batch_size=4, num_workers=1, multiprocessing_context=multiprocessing.get_context(method), timeout=120
+    )
+    found = list(loader)
+    for name in expected:
+        assert torch.equal(torch.cat([batch[name] for batch in found]), expected[name])
+
+
+def test_an_opened_dataset_can_be_pickled(made):
+    train = dataset(made)
+    first = train[0]
+    again = pickle.loads(pickle.dumps(train))  # noqa: S301  our own bytes
+    assert torch.equal(again[0]["audio"], first["audio"])
+
+
+def test_excluded_clips_are_counted_by_reason(made):
+    manifest, store, _ = made
+    chosen = select(manifest, store, NAMES, ("train", "val", "test"))
+    assert chosen.coverage()["val"]["used"] == 3
+    (reason,) = chosen.coverage()["val"]["excluded"]
+    assert reason.startswith("visual: absent")
+    with pytest.raises(ValueError, match="split 'teacher' has no usable clip"):
+        select(manifest, store, NAMES, ("train", "teacher"))
+
+
+def test_every_missing_feature_is_told_at_once(made):
+    manifest, store, _ = made
+    with pytest.raises(ValueError, match=r"(?s)encoders resnet50 .*encoders cnn14 "):
+        select(manifest, store, {"visual": "resnet50", "audio": "cnn14"}, ("train",))
+
+
+def llp_manifest():
+    events = (Event("Dog", "audio", 2.0, 4.0), Event("Cat", "visual", 0.0, 3.0), Event("Bell", "both", 9.0, 10.0))
+    return Manifest("llp", (Clip("a", "a", None, 10.0, "test", ("Dog", "Cat"), events),), store_factory.CLASSES)
+
+
+def test_llp_targets():
+    found = targets(llp_manifest(), "avvp", 10)
+    assert found["video_labels"].tolist() == [[0, 1, 1]]
+    assert np.argwhere(found["audio_labels"][0]).tolist() == [[2, 1], [3, 1], [9, 0]]
+    assert np.argwhere(found["visual_labels"][0]).tolist() == [[0, 2], [1, 2], [2, 2], [9, 0]]
+
+
+class Labels:
+    def __init__(self, classes, segments=10):
+        self.classes, self.segments = classes, segments
+
+    def read(self, clip_id, modality):
+        return np.full((self.segments, len(self.classes)), modality == "audio", dtype=np.uint8)
+
+
+def test_pseudo_labels_must_be_of_the_same_dataset(made):
+    manifest, store, _ = made
+    chosen = select(manifest, store, NAMES, ("train", "val"))
+    found = pseudo_targets(manifest, Labels(manifest.classes), chosen)
+    assert found["audio_pseudo"][chosen.rows["train"]].all()
+    assert not found["audio_pseudo"][1].any(), "a clip that is not used"
+    assert not found["visual_pseudo"].any()
+    with pytest.raises(ValueError, match="pseudo-labels are of 2 classes"):
+        pseudo_targets(manifest, Labels(("Speech", "Car")), chosen)
+    with pytest.raises(ValueError, match=r"expected \(10, 3\)"):
+        pseudo_targets(manifest, Labels(manifest.classes, 8), chosen)

@@ -1,0 +1,90 @@
+"""Scores recomputed from stored predictions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline import score
+from pipeline.manifest import Clip, Event, Manifest
+from pipeline.predictions import Predictions
+
+CLASSES = tuple(f"class {n:02d}" for n in range(28))
+# The worked example A1 of AVE accuracy: background for three segments, then class 5.
+GATE = [-1, 0.2, 0.0, 1, 1, 1, -0.1, 1, 1, 1]
+
+
+def manifest(folder):
+    event = Event(CLASSES[5], "both", 3.0, 10.0)
+    clips = [Clip(name, name, None, 10.0, name[:4].rstrip("0"), (CLASSES[5],), (event,)) for name in ("val0", "test1")]
+    made = Manifest("ave", tuple(clips), CLASSES, {"annotations": {"Annotations.txt": {"sha256": "ab"}}})
+    made.save(folder / "manifest.parquet")
+    return made
+
+
+def predictions(folder, made, winner=5, seed=0, gate=GATE, name="p.npz", **facts):
+    category = np.zeros((2, 28), dtype=np.float32)
+    category[:, winner] = 1
+    arrays = {"gate": np.array([gate, gate], dtype=np.float32), "category": category}
+    known = {
+        "model": "cmbs", "setting": "supervised", "task": "ave", "gate_is": "logits", "seed": seed,
+        "dataset": made.dataset, "manifest": made.digest, "features": {}, "labels": None, "coverage": {},
+        "recipe": {"published": {"accuracy": 79.3}}, "best": {"best-validation": 3, "best-test": 4},
+    }  # fmt: skip
+    splits = np.array([clip.split for clip in made.clips])
+    both = {"best-validation": arrays, "best-test": arrays}
+    Predictions(np.array(made.ids), splits, both, known | facts).save(folder / name)
+    return str(folder / name)
+
+
+def run(folder, *files, more=()):
+    files = ["--predictions", *files]
+    return score.main(["--manifest", str(folder / "manifest.parquet"), *files, "--out", str(folder / "s.json"), *more])
+
+
+def test_recomputes_the_worked_example(tmp_path):
+    assert run(tmp_path, predictions(tmp_path, manifest(tmp_path))) == 0
+    result = json.loads((tmp_path / "s.json").read_text())
+    assert result["runs"][0]["scores"]["best-validation"]["test"]["accuracy"] == pytest.approx(80.0)
+    assert result["references"]["test"]["always background"] == pytest.approx(30.0)
+    assert result["annotations"] == {"Annotations.txt": {"sha256": "ab"}}
+    assert result["published"] == {"accuracy": 79.3}
+    assert result["summary"]["best-test"]["test"] == {"mean": pytest.approx(80.0), "spread": None, "runs": 1}
+
+
+def test_seeds_are_summarised(tmp_path):
+    made = manifest(tmp_path)
+    files = [predictions(tmp_path, made, winner, seed, name=f"{seed}.npz") for seed, winner in enumerate((5, 9))]
+    run(tmp_path, *files)
+    summary = json.loads((tmp_path / "s.json").read_text())["summary"]["best-validation"]["test"]
+    assert summary == {"mean": pytest.approx(50.0), "spread": pytest.approx(60 / 2**0.5), "runs": 2}
+
+
+def test_the_gates_meaning_can_be_switched(tmp_path):
+    made = manifest(tmp_path)
+    gate = [0.01, 0.02, 0.03, 0.9, 0.9, 0.9, 0.1, 0.9, 0.9, 0.9]
+    file = predictions(tmp_path, made, gate=gate, gate_is="probabilities")
+    for flags, expected in (((), 90.0), (("--gate-is", "probabilities-as-logits"), 70.0)):
+        run(tmp_path, file, more=flags)
+        result = json.loads((tmp_path / "s.json").read_text())
+        assert result["runs"][0]["scores"]["best-validation"]["test"]["accuracy"] == pytest.approx(expected)
+
+
+def test_another_manifest_is_refused(tmp_path, capsys):
+    made = manifest(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, predictions(tmp_path, made, manifest="0" * 64))
+    assert ended.value.code == 1
+    assert "another manifest" in capsys.readouterr().err
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_other_files_are_refused(tmp_path, capsys):
+    manifest(tmp_path)
+    (tmp_path / "p.npz").write_bytes(b"no archive")
+    with pytest.raises(SystemExit):
+        run(tmp_path, str(tmp_path / "p.npz"))
+    assert "not a file of predictions" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(tmp_path, str(tmp_path / "absent.npz"))
+    assert "pipeline.train" in capsys.readouterr().err

@@ -1,0 +1,249 @@
+"""Training, from a store to predictions: learning, exact resume, selection, and what goes wrong."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import train
+from pipeline.manifest import Clip, Event, Manifest
+from pipeline.predictions import Predictions
+from pipeline.store import FeatureStore
+from tests.pipeline.store_factory import spec
+
+CLASSES = ("Bell", "Dog", "Cat")
+SIZES = {"train": 24, "val": 6, "test": 6}
+
+
+def data(folder, absent=(), sizes=SIZES, nan=()):
+    """A manifest and a store whose features show the class and the time of the event, with a little noise."""
+    rng = np.random.default_rng(0)
+    clips, targets = [], []
+    for split, count in sizes.items():
+        for number in range(count):
+            label, start = number % 3, number % 4
+            event = Event(CLASSES[label], "both", float(start), float(start + 5))
+            name = f"{split}-{number:03d}"
+            clips.append(Clip(name, name, None, 10.0, split, (CLASSES[label],), (event,)))
+            targets.append((label, start))
+    manifest = Manifest("ave", tuple(clips), CLASSES, {"annotations": {"Annotations.txt": {"version": "published"}}})
+    manifest.save(folder / "manifest.parquet")
+    specs = {
+        "visual": spec("vgg19", (2, 2, 6), modality="visual"),
+        "audio": spec("vggish", (5,)),
+    }
+    store = FeatureStore.create(folder / "store", manifest, list(specs.values()))
+    for stream, entry in specs.items():
+        for block, span in store.blocks(entry.key):
+            writer = store.writer(entry.key, block)
+            for row in span:
+                label, start = targets[row]
+                values = rng.normal(0, 0.1, (10, *entry.shape)).astype(np.float32)
+                values[start : start + 5, ..., label] += 2.0
+                if row in absent and stream == "audio":
+                    writer.fail(row, "no-audio", "silent")
+                else:
+                    writer.put(row, values, entry.grid.segments(10.0))
+            writer.commit()
+    if nan:
+        values = store.values(specs["audio"].key)
+        for row in nan:
+            broken = values[row]
+            broken[3, 0] = np.nan
+            values[row] = broken
+    return manifest
+
+
+CONFIG = """
+model: avel
+features: {visual: "vgg19:ave2018", audio: "vggish:ave2018"}
+network: {hidden: 16, lstm: 8, head: 8}
+optimizer: {name: adam, lr: 1.0e-2}
+batch: 8
+settings:
+  supervised: {epochs: 4}
+  weak: {epochs: 4}
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    data(tmp_path)
+    (tmp_path / "avel.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def run(place, *more, out="out"):
+    where = ["--manifest", str(place / "manifest.parquet"), "--store", str(place / "store")]
+    what = ["--model", "avel", "--config", str(place / "avel.yaml"), "--seed", "1"]
+    return train.main([*where, *what, "--out", str(place / out), *more])
+
+
+def curves(place, out="out"):
+    lines = json.loads((place / out / "curves.json").read_text())
+    return [{name: value for name, value in line.items() if name != "train_s"} for line in lines]
+
+
+def test_learns_what_the_features_show(place):
+    assert run(place, "--epochs", "14") == 0
+    receipt = json.loads((place / "out/train.json").read_text())
+    assert receipt["best"]["best-validation"]["test"]["main"] > 90
+    assert receipt["best"]["best-test"]["test"]["main"] >= receipt["best"]["best-validation"]["test"]["main"]
+    stored = Predictions.load(place / "out/predictions.npz")
+    assert stored.clips.tolist() == [f"{split}-{n:03d}" for split in ("val", "test") for n in range(6)]
+    assert stored.of("best-validation", "test")["scores"].shape == (6, 10, 4)
+    assert receipt["arguments"]["coverage"]["train"] == {"clips": 24, "used": 24, "excluded": {}}
+
+
+@pytest.mark.parametrize("setting", ["supervised", "weak"])
+def test_an_interrupted_training_ends_the_same(place, setting, monkeypatch):
+    assert run(place, "--setting", setting, out="whole") == 0
+
+    from pipeline.training import Training
+
+    checkpoint = Training._checkpoint
+
+    def die(self):
+        checkpoint(self)
+        if self.progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "_checkpoint", die)
+    with pytest.raises(SystemExit):
+        run(place, "--setting", setting, out="cut")
+    assert not (place / "cut/train.json").exists()
+    monkeypatch.undo()
+    torch.manual_seed(999)  # the state before a resume must not matter
+    assert run(place, "--setting", setting, out="cut") == 0
+    assert curves(place, "cut") == curves(place, "whole")
+    assert (place / "cut/train.json").read_text() == (place / "whole/train.json").read_text()
+
+
+def test_streaming_gives_the_same_trajectory(place):
+    run(place, "--epochs", "2", out="held")
+    run(place, "--epochs", "2", "--stream", "--loader-workers", "1", out="streamed")
+    assert curves(place, "held") == curves(place, "streamed")
+
+
+def test_seeds_differ_and_repeat(place):
+    for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        run(place, "--epochs", "2", "--seed", seed, out=out)
+    assert curves(place, "a") == curves(place, "b") != curves(place, "c")
+
+
+def test_stops_early(place):
+    (place / "avel.yaml").write_text(CONFIG.replace("lr: 1.0e-2", "lr: 0.0"))
+    run(place, "--epochs", "200", "--patience", "3")
+    receipt = json.loads((place / "out/train.json").read_text())
+    assert receipt["stopped_early"]
+    assert (receipt["best"]["best-validation"]["epoch"], receipt["epochs"]) == (0, 4)
+
+
+def test_other_settings_do_not_resume(place, capsys):
+    run(place, "--epochs", "2")
+    with pytest.raises(SystemExit):
+        run(place, "--epochs", "3")
+    assert "other data, settings or seed" in capsys.readouterr().err
+    assert run(place, "--epochs", "3", "--restart") == 0
+    assert len(curves(place)) == 3
+
+
+def test_a_damaged_checkpoint_is_told(place, capsys):
+    run(place, "--epochs", "2")
+    (place / "out/checkpoint.pt").write_bytes(b"half")
+    with pytest.raises(SystemExit):
+        run(place, "--epochs", "2")
+    assert "unreadable" in capsys.readouterr().err
+
+
+def test_clips_without_features_are_counted(tmp_path, capsys):
+    data(tmp_path, absent=(0, 5, 30))
+    (tmp_path / "avel.yaml").write_text(CONFIG)
+    assert run(tmp_path, "--epochs", "1") == 0
+    receipt = json.loads((tmp_path / "out/train.json").read_text())
+    coverage = receipt["arguments"]["coverage"]
+    assert coverage["train"]["used"] == 22
+    assert coverage["test"]["excluded"] == {"audio: no-audio (the file has no audio stream)": 1}
+    assert "test-000" not in Predictions.load(tmp_path / "out/predictions.npz").clips
+
+
+def test_one_clip_per_split_is_enough(tmp_path):
+    data(tmp_path, sizes={"train": 1, "val": 1, "test": 1})
+    (tmp_path / "avel.yaml").write_text(CONFIG + "drop_last: true\n")
+    assert run(tmp_path, "--epochs", "2") == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--visual", "resnet50"], "pipeline.extract --encoders resnet50"),
+        (["--visual", "vggish:ave2018", "--audio", "vgg19:ave2018"], "expected one vector per segment"),
+        (["--model", "avle"], "avel"),
+        (["--model", "cace-net", "--setting", "weak"], "trained supervised"),
+        (["--model", "cmran"], "configures model 'avel'"),
+        (["--device", "cuda:99"], "CUDA"),
+    ],
+)
+def test_wrong_flags_are_told(place, capsys, flags, words):
+    if torch.cuda.is_available() and "--device" in flags:
+        pytest.skip("needs a machine without CUDA")
+    with pytest.raises(SystemExit) as ended:
+        run(place, *flags)
+    assert ended.value.code == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("network: {width: 3}", "no option width"),
+        ("optimizer: {name: adam, lr: 1e-3}", "1.0e-3"),
+        ("colour: blue", "unknown fields colour"),
+        ("base: nowhere.yaml", "no such training configuration"),
+    ],
+)
+def test_wrong_configurations_are_told(place, capsys, change, words):
+    name = change.split(":")[0]
+    kept = [line for line in CONFIG.splitlines() if not line.startswith(name + ":")]
+    (place / "avel.yaml").write_text("\n".join([*kept, change]))
+    with pytest.raises(SystemExit):
+        run(place)
+    assert words in capsys.readouterr().err
+
+
+def test_nan_names_the_clips(tmp_path, capsys):
+    data(tmp_path, nan=(2, 4))
+    (tmp_path / "avel.yaml").write_text(CONFIG)
+    with pytest.raises(SystemExit):
+        run(tmp_path)
+    assert "train-002, train-004" in capsys.readouterr().err
+
+
+def test_a_store_of_other_clips_is_told(place, tmp_path, capsys):
+    clips = tuple(Clip(f"x{n}", f"x{n}", None, 10.0, "train", ("Bell",)) for n in range(3))
+    Manifest("llp", clips, CLASSES).save(place / "manifest.parquet")
+    with pytest.raises(SystemExit):
+        run(place)
+    assert "none of the 3 clips" in capsys.readouterr().err
+
+
+def test_labels_without_audio_visual_events_are_told(place, capsys):
+    made = Manifest.load(place / "manifest.parquet")
+    clips = tuple(
+        Clip(c.id, c.source_id, None, 10.0, c.split, c.labels, (Event(c.labels[0], "audio", 0.0, 3.0),))
+        for c in made.clips
+    )
+    Manifest("llp", clips, CLASSES).save(place / "manifest.parquet")
+    with pytest.raises(SystemExit):
+        run(place)
+    assert "no event of llp is audio-visual" in capsys.readouterr().err
+
+
+def test_help_ends_in_an_example():
+    shown = subprocess.run(
+        [sys.executable, "-m", "pipeline.train", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "--out demo/train/avel-supervised-0" in shown.strip().splitlines()[-1]
