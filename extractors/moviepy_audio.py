@@ -88,7 +88,7 @@ def stereo(samples: np.ndarray) -> np.ndarray:
     """(C, N) -> (2, N) as ffmpeg's `-ac 2` does: mono drops by 3 dB, 5.1 is mixed down without its bass channel."""
     if len(samples) == 2:
         return samples
-    half = np.sqrt(0.5)
+    half = np.float32(0.5) ** np.float32(0.5)  # in float32, as ffmpeg: a last bit decides a rounding
     if len(samples) == 1:
         return np.repeat(samples * half, 2, axis=0)
     if len(samples) == 6:
@@ -108,7 +108,7 @@ def written(samples: np.ndarray, duration_s: float, rate_hz: int = 16_000) -> np
     Returns:
         (2, M) float64, multiples of 2^-15 within +-0.99.
     """
-    pair = stereo(samples.astype(np.float64))
+    pair = stereo(samples.astype(np.float32)).astype(np.float64)
     pair = np.clip(np.rint(pair * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1) / _FULL_SCALE
     picked = pair[:, sample_map(duration_s, pair.shape[1], rate_hz)]
     return np.trunc(np.clip(picked, -_CLIP, _CLIP) * _FULL_SCALE) / _FULL_SCALE

@@ -72,7 +72,8 @@ def _swr(samples: np.ndarray, old_hz: int, new_hz: int) -> np.ndarray:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
     frame.sample_rate = old_hz
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=new_hz)
-    parts = [part.to_ndarray() for given in (frame, None) for part in resampler.resample(given)]
+    parts = [np.zeros((len(samples), 0), np.float32)]
+    parts += [part.to_ndarray() for given in (frame, None) for part in resampler.resample(given)]
     return np.concatenate(parts, axis=1)
 
 
