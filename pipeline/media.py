@@ -387,7 +387,8 @@ def resample(wave: np.ndarray, from_hz: int, to_hz: int, method: str) -> np.ndar
         made = resampy.resample(wave, from_hz, to_hz, axis=-1, filter="kaiser_best")
     else:
         raise ValueError(f"resampler {method!r} is none of soxr_hq, kaiser_best, swr")
-    length = int(np.ceil(wave.shape[-1] * to_hz / from_hz))
+    # librosa multiplies by the rounded ratio, and 443,205 samples at 44.1 kHz become 482,401 at 48 kHz, not 482,400.
+    length = int(np.ceil(wave.shape[-1] * (float(to_hz) / from_hz)))
     made = made[..., :length]
     return np.pad(made, [(0, 0)] * (made.ndim - 1) + [(0, length - made.shape[-1])])
 
