@@ -1,0 +1,49 @@
+# make demo    the whole way on generated clips: install, run, say where the report is
+# make test    the test suite (what CI runs);  make test-all adds the slow ones;  make parity the reference comparisons
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+CORES ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+.PHONY: demo test test-all parity lint format lock clean
+
+# Everything hash-pinned; the stamp is touched last, so that an interrupted installation is repeated.
+$(VENV)/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/snakemake --workflow-profile workflows/profiles/local --configfile workflows/config/demo.yaml
+	@echo
+	@echo "report:   runs/demo/demo/report.html"
+	@echo "features: runs/demo/demo/features     (Zarr; xarray.open_zarr(path, group=KEY))"
+	@echo "release:  runs/demo/demo/release"
+
+test: $(VENV)/.installed
+	$(RUN) -m pytest -n $(CORES) --dist loadfile -m "not slow and not parity and not gpu"
+
+test-all: $(VENV)/.installed
+	$(RUN) -m pytest -n $(CORES) --dist loadfile
+
+parity: $(VENV)/.installed
+	$(RUN) -m pytest -m parity -rs
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/snakefmt --check Snakefile workflows/rules
+
+format: $(VENV)/.installed
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/snakefmt Snakefile workflows/rules
+
+# No index lines: they would name one registry; hashes make the files the same wherever they come from.
+lock:
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --quiet -o requirements.lock
+
+clean:
+	rm -rf runs .pytest_cache .ruff_cache .snakemake
