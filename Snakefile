@@ -11,7 +11,7 @@ from snakemake.utils import min_version, validate
 min_version("9.5")
 
 
-configfile: "workflows/config/defaults.yaml"
+configfile: f"{workflow.basedir}/workflows/config/defaults.yaml"
 
 
 include: "workflows/rules/common.smk"
