@@ -132,12 +132,15 @@ def _entries(path: Path, limits: Limits) -> Iterator[tuple[str, str, int, Any]]:
     if zipfile.is_zipfile(path):
         yield from _zip_entries(path, limits)
         return
-    packed = path.stat().st_size
+    most_bytes, total = max(path.stat().st_size * limits.ratio, limits.ratio_from_bytes), 0
     with tarfile.open(path) as archive:
-        _guard(archive, max(packed * limits.ratio, limits.ratio_from_bytes))
+        _guard(archive, most_bytes)
         for number, entry in enumerate(archive):
             if number >= limits.members:
                 raise _Bomb(f"more than {limits.members} members")
+            total += entry.size
+            if total > most_bytes:  # before the reader skips over the member by unpacking it
+                raise _Bomb(f"its headers promise more than {most_bytes:.0f} bytes, as in a bomb")
             problem = _name_problem(entry.name)
             if entry.issym() or entry.islnk():
                 problem = problem or f"a link to {entry.linkname!r}"

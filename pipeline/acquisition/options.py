@@ -10,12 +10,12 @@ from pipeline.acquisition.plan import RETRIES
 
 EXAMPLE = """\
 examples:
-  python -m pipeline.acquire --manifest runs/demo/demo/manifest.parquet --source folder --from runs/demo/demo/media \\
-      --media runs/demo/acquired --ledger runs/demo/ledger.jsonl
   python -m pipeline.acquire --manifest llp.parquet --source youtube --media media/llp --ledger llp.jsonl --dry-run
   python -m pipeline.acquire --manifest ave.parquet --source youtube --offsets balanced_train_segments.csv \\
       --offsets unbalanced_train_segments.csv --offsets eval_segments.csv --media media/ave --ledger ave.jsonl
   python -m pipeline.acquire --dataset ave --annotations annotations/ave
+  python -m pipeline.acquire --manifest runs/demo/demo/manifest.parquet --source folder --from runs/demo/demo/media \\
+      --media runs/demo/acquired --ledger runs/demo/ledger.jsonl
 """
 SOURCES = ("youtube", "folder", "archive", "http")
 
