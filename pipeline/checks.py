@@ -49,8 +49,7 @@ def folder_damages(store: FeatureStore) -> Iterator[Damage]:
     """Left-overs of killed processes, and clip ids that differ between keys."""
     for path in left_over(store.path):
         yield Damage("", None, f"{path.relative_to(store.path)}: left over by a killed process; `--sweep` removes it")
-    keys = store.keys()
-    lists = {key: tuple(map(str, store.array(key, "clip")[:])) for key in keys}
+    lists = {key: tuple(map(str, store.array(key, "clip")[:])) for key in store}
     for key, ids in lists.items():
         if ids != next(iter(lists.values())):
             yield Damage(key, None, f"its clip ids differ from those of {next(iter(lists))}")
@@ -60,8 +59,7 @@ def manifest_damages(store: FeatureStore, manifest: Manifest) -> Iterator[Damage
     """A store of another manifest, or ids that are not the manifest's."""
     if store.facts["manifest"] != manifest.digest:
         yield Damage("", None, f"{store.path}: belongs to another manifest than the one given ({manifest.dataset})")
-    keys = store.keys()
-    for key in keys:
+    for key in store:
         if tuple(map(str, store.array(key, "clip")[:])) != manifest.ids:
             yield Damage(key, None, "its clip ids are not the manifest's")
 

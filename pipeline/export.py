@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipeline.cluster import add_arguments
 from pipeline.exporting import FORMATS, writer
-from pipeline.exporting.folder import RECORD, describe, replaced
 from pipeline.exporting.request import Export, Request
+from pipeline.folder import RECORD, describe, replaced
 from pipeline.manifest import Manifest
 from pipeline.run import DONE, TOO_MANY_FAILED, command, log, receipt, write_json
 from pipeline.store import FeatureStore

@@ -175,6 +175,9 @@ class FeatureStore:
             if entry.name[0] != "." and entry.name != "commits" and (entry / "zarr.json").exists()
         )
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
     def key(self, name: str) -> str:
         """The one key that a name stands for: a key itself, or `encoder:recipe` if only one key has that name.
 

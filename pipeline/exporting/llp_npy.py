@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.cluster import spread
-from pipeline.exporting.folder import link, save_npy
 from pipeline.exporting.request import Coverage, Export, Request, Role, choose, clip_array, cover
+from pipeline.folder import link, save_npy
 from pipeline.manifest import Clip, Manifest
 from pipeline.store import FeatureStore, StoreError
 

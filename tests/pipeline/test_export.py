@@ -108,7 +108,7 @@ def test_the_same_inputs_give_the_same_bytes_and_another_folder_is_never_touched
         assert path.read_bytes() == (made / "two" / path.name).read_bytes(), path.name
     (made / "thesis").mkdir()
     (made / "thesis" / "chapter.tex").write_text("mine")
-    for out, more, message in [("thesis", ["--overwrite"], "not made by export"), ("one", [], "--overwrite replaces")]:
+    for out, more, message in [("thesis", ["--overwrite"], "not made by this command"), ("one", [], "--overwrite replaces")]:
         with pytest.raises(SystemExit):
             export(made, "ave-h5", *more, out=out)
         assert message in capsys.readouterr().err

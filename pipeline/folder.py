@@ -1,4 +1,4 @@
-"""A folder that appears whole, and small files inside it."""
+"""A folder that appears whole, and files inside it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.blocks import StoreError
 from pipeline.run import sha256_of
-from pipeline.store import StoreError
 
 RECORD = "export.json"
 
 
 @contextlib.contextmanager
-def replaced(target: Path, overwrite: bool) -> Iterator[Path]:
+def replaced(target: Path, overwrite: bool, record: str = RECORD) -> Iterator[Path]:
     """A new folder beside `target` that takes its place when the block ends without an error.
 
+    Args:
+        record: file by which an earlier folder of the same kind is known.
     Raises:
-        StoreError: `target` is not empty and is no earlier export, or is one and `overwrite` is off.
+        StoreError: `target` is not empty and none of ours, or is ours and `overwrite` is off.
     """
     target = Path(os.path.abspath(target))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        if not (target / RECORD).is_file():
-            raise StoreError(f"{target}: is not empty and not made by export (no {RECORD}); choose another --out")
+        if not (target / record).is_file():
+            raise StoreError(
+                f"{target}: is not empty and was not made by this command (no {record}); choose another --out"
+            )
         if not overwrite:
-            raise StoreError(f"{target}: holds an earlier export; --overwrite replaces it")
+            raise StoreError(f"{target}: was made by an earlier run; --overwrite replaces it")
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.rmtree(beside, ignore_errors=True)

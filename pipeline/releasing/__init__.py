@@ -1,0 +1,1 @@
+"""Parts of a release: what it holds, what it says about itself, how it is checked and compared."""

@@ -1,0 +1,98 @@
+"""Random clips of a release, made again from their media, against the rows that the release holds."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from extractors.base import Encoder, build, load
+from pipeline.comparison import row_cosines
+from pipeline.encoding import BatchedEncoder
+from pipeline.manifest import Manifest
+from pipeline.preparation import Failure, Task, prepare_clip
+from pipeline.store import FeatureStore, StoreError
+
+
+@dataclass(frozen=True)
+class Again:
+    """One clip under one key.
+
+    Args:
+        cosine: smallest over the rows; 0 if the clip could not be made again.
+        largest: absolute difference.
+        note: why there are no rows to compare.
+    """
+
+    clip_id: str
+    key: str
+    cosine: float
+    largest: float
+    note: str = ""
+
+
+def sample(manifest: Manifest, store: FeatureStore, count: int, seed: str) -> list[int]:
+    """Rows of up to `count` clips that are `ok` under some key, chosen by hashing seed and id."""
+    have = {clip_id for key in store for clip_id, outcome in store.outcomes(key).items() if outcome == "ok"}
+    ranked = sorted(
+        (hashlib.sha256(f"{seed}/{clip.id}".encode()).digest(), row)
+        for row, clip in enumerate(manifest.clips)
+        if clip.id in have
+    )
+    return sorted(row for _, row in ranked[:count])
+
+
+def encoders(store: FeatureStore, weights: str) -> tuple[dict[str, Encoder], list[str]]:
+    """Encoders by key, and one sentence for each key that cannot be made again here.
+
+    Args:
+        weights: what to load where the key does not itself say `random:SEED`: `pretrained` or a path.
+    """
+    loaded, problems = {}, []
+    for key in store:
+        spec = store.spec(key)
+        try:
+            choice = spec.weights if spec.random_weights else weights
+            encoder = load(spec.name, choice, precision=spec.precision)
+        except (ValueError, ImportError, StoreError) as error:
+            problems.append(f"{key}: cannot be made again ({error})")
+            continue
+        if encoder.spec.key == key:
+            loaded[key] = encoder
+        else:
+            problems.append(f"{key}: this version makes {encoder.spec.key} instead; see `release diff` for the fields")
+    return loaded, problems
+
+
+def extract_again(
+    manifest: Manifest, store: FeatureStore, loaded: dict[str, Encoder], rows: list[int], media: Path
+) -> list[Again]:
+    """Decode, encode and compare; one clip at a time."""
+    prepared = {key: build(encoder.spec) for key, encoder in loaded.items()}
+    found = []
+    for row in rows:
+        clip = manifest.clips[row]
+        keys = tuple(key for key in loaded if store.outcomes(key)[clip.id] == "ok")
+        task = Task(row, clip, keys, tuple(store.plan(key).segments for key in keys))
+        batched = {key: BatchedEncoder(loaded[key]) for key in keys}
+        made: dict[str, np.ndarray] = {}
+        for item in prepare_clip(task, prepared, media):
+            if isinstance(item, Failure):
+                found.append(Again(clip.id, item.key, 0.0, float("inf"), f"{item.outcome}: {item.message}"))
+            else:
+                for done in batched[item.key].add(item):
+                    made[item.key] = done.values
+        for key in keys:
+            for done in batched[key].flush():
+                made[key] = done.values
+        for key, values in made.items():
+            kept = store.read(clip.id, key)
+            if kept.shape != values.shape:
+                note = f"shape {values.shape}, the release has {kept.shape}"
+                found.append(Again(clip.id, key, 0.0, float("inf"), note))
+            else:
+                largest = float(np.abs(kept.astype(np.float64) - values).max())
+                found.append(Again(clip.id, key, float(row_cosines(kept, values).min()), largest))
+    return found
