@@ -11,9 +11,9 @@ import numpy as np
 from pipeline.manifest import Clip
 from pipeline.media import MediaError, find
 from pipeline.outcomes import CODES
-from pipeline.reporting import figures
+from pipeline.reporting import clip_figure
+from pipeline.reporting.decisions import Decisions, disagreement
 from pipeline.reporting.gather import UNREADABLE, Run
-from pipeline.reporting.predictions import Predictions, disagreement
 from pipeline.reporting.thumbnails import COUNT, Thumbnail, pictures
 
 #: Models drawn under one clip; one seed each.
@@ -39,51 +39,51 @@ class ClipPanel:
     notes: tuple[str, ...]
 
 
-def panels(run: Run, predictions: Sequence[Predictions], count: int) -> list[ClipPanel]:
+def panels(run: Run, decisions: Sequence[Decisions], count: int) -> list[ClipPanel]:
     """Chosen clips, drawn; empty without a manifest."""
     if run.manifest is None or not run.manifest.clips or count < 1:
         return []
-    shown = list(predictions)[:SHOWN_MODELS]
+    shown = list(decisions)[:SHOWN_MODELS]
     made = []
     for number, (clip, why) in enumerate(choose(run, shown, count)):
         seen = pictures(clip, run.media)
-        timelines = [figures.Timeline("ground truth", clip.events)] if clip.events else []
-        for predicted in shown:
-            row = predicted.rows().get(clip.id)
+        timelines = [clip_figure.Timeline("ground truth", clip.events)] if clip.events else []
+        for decided in shown:
+            row = decided.rows().get(clip.id)
             if row is not None:
-                timelines.append(figures.Timeline(predicted.run, predicted.events(row, seen.duration_s)))
-        svg = figures.clip(
+                timelines.append(clip_figure.Timeline(decided.name, decided.events(row, seen.duration_s)))
+        svg = clip_figure.draw(
             seen.duration_s, seen.sound, timelines, f"clip{number}", f"Sound and events of clip {clip.id} over time"
         )
         made.append(ClipPanel(clip, why, seen.thumbnails, COUNT, svg, seen.notes))
     return made
 
 
-def choose(run: Run, predictions: Sequence[Predictions], count: int) -> list[tuple[Clip, str]]:
+def choose(run: Run, decisions: Sequence[Decisions], count: int) -> list[tuple[Clip, str]]:
     """Clips and the reason for each; the same for the same run.
 
-    With predictions: some where the models are most wrong, some where they disagree, some where they are best.
+    With decisions: some where the models are most wrong, some where they disagree, some where they are best.
     Without: evenly over the clips that have rows, the labels as different as possible.
     """
-    if predictions:
-        return _by_error(run, predictions, count)
+    if decisions:
+        return _by_error(run, decisions, count)
     clips = _with_rows(run)
     if not clips:
         clips = [clip for clip in _spread(run.manifest.clips, 8 * count) if _has_media(run, clip)]
     return [(clip, "spread over the clips that have media") for clip in _varied(clips, count)]
 
 
-def _by_error(run: Run, predictions: Sequence[Predictions], count: int) -> list[tuple[Clip, str]]:
-    listed = set().union(*(predicted.ids for predicted in predictions))
+def _by_error(run: Run, decisions: Sequence[Decisions], count: int) -> list[tuple[Clip, str]]:
+    listed = set().union(*(decided.ids for decided in decisions))
     clips = [clip for clip in run.manifest.clips if clip.id in listed]
-    errors = [predicted.wrong(clips) for predicted in predictions]
+    errors = [decided.wrong(clips) for decided in decisions]
     mean = {
         clip.id: float(np.mean([error[clip.id] for error in errors if clip.id in error]))
         for clip in clips
         if any(clip.id in error for error in errors)
     }
     apart: dict[str, list[float]] = {}
-    for first, second in itertools.combinations(predictions, 2):
+    for first, second in itertools.combinations(decisions, 2):
         for clip_id, share in disagreement(first, second).items():
             apart.setdefault(clip_id, []).append(share)
     clips = [clip for clip in clips if clip.id in mean]

@@ -17,18 +17,10 @@ from pipeline.reporting.gather import Run, json_lines
 #: Failures shown with their text, per feature key and outcome; the rest is counted.
 SHOWN_FAILURES = 40
 
-#: Which of the four colours of a bar an outcome has.
-GROUPS = {
-    "rows": ("ok",),
-    "not obtained": (
-        "absent", "removed", "private", "copyright", "geo-blocked", "age-gated", "bot-check", "rate-limited",
-        "format", "transient", "unavailable",
-    ),
-    "unusable": (
-        "truncated", "no-audio", "no-video", "too-short", "not-media", "decode-error", "timeout", "crashed",
-        "non-finite",
-    ),
-    "pending": ("pending",),
+#: Which of the four colours of a bar an outcome has; the rest is media that is there and gives no rows.
+_NOT_OBTAINED = {
+    "absent", "removed", "private", "copyright", "geo-blocked", "age-gated", "bot-check", "rate-limited", "format",
+    "transient", "unavailable", "too-large",
 }  # fmt: skip
 GROUP_MEANING = {
     "rows": "rows were written",
@@ -36,6 +28,13 @@ GROUP_MEANING = {
     "unusable": "media is there and gives no rows",
     "pending": "not handled yet",
 }
+
+
+def group(outcome: str) -> str:
+    """Which of `GROUP_MEANING` an outcome belongs to."""
+    if outcome in _NOT_OBTAINED:
+        return "not obtained"
+    return {"ok": "rows", "pending": "pending"}.get(outcome, "unusable")
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,11 @@ class Bar:
 
     @property
     def parts(self) -> list[tuple[str, int, float]]:
-        """(group, clips, per cent) of the non-empty groups, in the order of `GROUPS`."""
-        found = []
-        for group, names in GROUPS.items():
-            count = sum(self.outcomes.get(name, 0) for name in names)
-            if count:
-                found.append((group, count, 100.0 * count / self.clips))
-        return found
+        """(group, clips, per cent) of the non-empty groups, in the order of `GROUP_MEANING`."""
+        counts = dict.fromkeys(GROUP_MEANING, 0)
+        for outcome, count in self.outcomes.items():
+            counts[group(outcome)] += count
+        return [(name, count, 100.0 * count / self.clips) for name, count in counts.items() if count]
 
 
 @dataclass(frozen=True)
@@ -178,9 +175,10 @@ def _of_ledger(run: Run, splits: dict[str, str]) -> Coverage:
     """The last entry of every clip counts: a ledger only grows."""
     last: dict[str, tuple[str, str]] = {}
     for entry in json_lines(run, run.path / "ledger.jsonl"):
-        clip_id = entry.get("id") or entry.get("clip") or entry.get("clip_id")
-        if isinstance(clip_id, str) and isinstance(entry.get("outcome"), str):
-            last[clip_id] = (entry["outcome"], str(entry.get("reason") or entry.get("message") or ""))
+        clip_id, outcome = entry.get("clip"), entry.get("outcome")
+        ours = run.manifest is None or entry.get("dataset", run.manifest.dataset) == run.manifest.dataset
+        if ours and isinstance(clip_id, str) and isinstance(outcome, str):
+            last[clip_id] = (outcome, str(entry.get("message") or ""))
     counts: dict[str, Counter[str]] = {}
     failures: dict[str, list[tuple[str, str]]] = {}
     for clip_id in splits or last:

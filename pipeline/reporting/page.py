@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.reporting import clips, coverage, figures, provenance, training, values
+from pipeline.reporting import clip_figure, clips, coverage, curves, decisions, provenance, scores, values
 from pipeline.reporting.gather import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 #: Parts of a run folder and the command that makes each, for the list of what is absent.
 PARTS = (
@@ -42,14 +45,14 @@ def sections(run: Run, count: int) -> list[Section]:
     """What there is to show, in reading order.  A new section is a line here, a reader and a template."""
 
     def panels() -> list[clips.ClipPanel]:
-        return clips.panels(run, list(training.predictions(run)), count)
+        return clips.panels(run, list(decisions.all_decisions(run)), count)
 
     parts: tuple[tuple[str, str, str, Callable[[], Any]], ...] = (
-        ("scores", "Scores", "scores.html.j2", lambda: training.score_tables(run)),
+        ("scores", "Scores", "scores.html.j2", lambda: scores.score_tables(run)),
         ("clips", "A few clips", "clips.html.j2", panels),
         ("coverage", "Coverage", "coverage.html.j2", lambda: coverage.coverages(run)),
-        ("curves", "Learning curves", "curves.html.j2", lambda: training.curve_figures(run, "train")),
-        ("finetune", "Contrastive fine-tuning", "curves.html.j2", lambda: training.curve_figures(run, "finetune")),
+        ("curves", "Learning curves", "curves.html.j2", lambda: curves.curve_figures(run, "train")),
+        ("finetune", "Contrastive fine-tuning", "curves.html.j2", lambda: curves.curve_figures(run, "finetune")),
         ("values", "Are the values sane?", "values.html.j2", lambda: values.statistics(run)),
         ("ran", "What ran", "provenance.html.j2", lambda: provenance.provenance(run)),
     )
@@ -80,19 +83,20 @@ def render(run: Run, count: int = 6) -> str:
         arguments=_arguments,
     )
     made = sections(run, count)
-    return environment.get_template("page.html.j2").render(
+    text = environment.get_template("page.html.j2").render(
         title=f"{run.manifest.dataset if run.manifest else 'run'}: report",
         manifest=run.manifest,
-        facts=run.manifest.facts if run.manifest else {},
+        title_of_dataset=run.manifest.facts.get("title", "") if run.manifest else "",
         events=_events(run),
         keys=run.keys,
         random_keys=run.random_keys,
         sections=made,
         absent=[(name, what, command) for name, what, command in PARTS if not (run.path / name).exists()],
         notes=run.notes,
-        geometry=(figures.CLIP_LEFT, figures.CLIP_RIGHT, figures.CLIP_WIDTH_IN),
+        geometry=(clip_figure.LEFT, clip_figure.RIGHT, clip_figure.WIDTH_IN),
         group_meaning=coverage.GROUP_MEANING,
     )
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _events(run: Run) -> dict[str, int]:

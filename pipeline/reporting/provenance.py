@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from extractors.spec import FeatureSpec
 from pipeline.reporting.gather import Run, json_files, table_rows
@@ -87,8 +88,9 @@ def provenance(run: Run) -> Provenance:
     """Read specs, receipts and benchmark files; linear in their number."""
     stages: dict[str, Stage] = {}
     versions: dict[str, set[str]] = {}
-    for name, content in [*json_files(run, "receipts"), *json_files(run, "train", "*/train.json")]:
-        run.attempt(name, _add_receipt, name, content, stages, versions)
+    for folder, pattern in (("receipts", "**/*.json"), ("train", "*/train.json"), ("scores", "*.json")):
+        for name, content in json_files(run, folder, pattern):
+            run.attempt(name, _add_receipt, name, content, stages, versions)
     keys = []
     for key in run.keys:
         spec = run.attempt(f"features/{key}", run.store.spec, key)
@@ -108,13 +110,20 @@ def _add_receipt(name: str, content: dict, stages: dict[str, Stage], versions: d
     entry.receipts += 1
     arguments = content.get("arguments")
     if isinstance(arguments, dict):
-        kept = {key: value for key, value in arguments.items() if key not in _PER_JOB}
+        kept = {key: value for key, value in arguments.items() if key not in _PER_JOB and _short(value)}
         entry.arguments[json.dumps(kept, sort_keys=True, ensure_ascii=False)] += 1
     for package, version in (content.get("versions") or {}).items():
         versions.setdefault(str(package), set()).add(str(version))
     for feature in (content.get("features") or {}).values() if isinstance(content.get("features"), dict) else ():
         if isinstance(feature, dict) and isinstance(feature.get("outcomes"), dict):
             entry.outcomes.update(feature["outcomes"])
+
+
+def _short(value: Any) -> bool:
+    """Worth a place in a table: not a record inside a record, which other sections show."""
+    if isinstance(value, dict):
+        return not any(isinstance(item, dict | list) for item in value.values())
+    return value is not None and len(str(value)) <= 400
 
 
 def _jobs(run: Run) -> tuple[Job, ...]:

@@ -1,29 +1,30 @@
-"""What a trained model said about each clip, as grids over segments, and how far it is from the truth."""
+"""What a trained model decided about each clip, as grids over segments, and how far it is from the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.manifest import Clip, Event
-from pipeline.metrics import ave, avvp
+from pipeline.predictions import Predictions, decide
+from pipeline.reporting.gather import Run
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Decided events of one run on one split.  It leaves out probabilities.
+class Decisions:
+    """Decided events of one training on its evaluation clips.  It leaves out probabilities.
 
     Args:
-        run: name of the training run.
+        name: of the training, `avel-supervised-0`.
         ids: clip of each row of the grids.
         classes: names of the columns.
         grids: modality (`audio`, `visual` or `both`) -> (N, T, C) bool.
     """
 
-    run: str
+    name: str
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     grids: dict[str, np.ndarray]
@@ -56,19 +57,16 @@ class Predictions:
         return found
 
 
-def disagreement(first: Predictions, second: Predictions) -> dict[str, float]:
-    """Share of segments, 0..1, where two runs differ, for the clips that both predict in the same modalities."""
+def disagreement(first: Decisions, second: Decisions) -> dict[str, float]:
+    """Share of segments, 0..1, where two trainings differ, for the clips that both decide in the same modalities."""
     rows = second.rows()
     common = [(row, rows[clip_id]) for row, clip_id in enumerate(first.ids) if clip_id in rows]
-    shared = [
-        name
-        for name in first.grids
-        if name in second.grids and first.grids[name].shape[1:] == second.grids[name].shape[1:]
-    ]
+    one, other = first.grids, second.grids
+    shared = [name for name in one if name in other and one[name].shape[1:] == other[name].shape[1:]]
     if not common or not shared:
         return {}
     left, right = np.array(common).T
-    differ = [(first.grids[name][left] != second.grids[name][right]).any(axis=2).mean(axis=1) for name in shared]
+    differ = [(one[name][left] != other[name][right]).any(axis=2).mean(axis=1) for name in shared]
     return {first.ids[row]: float(share) for row, share in zip(left, np.mean(differ, axis=0), strict=True)}
 
 
@@ -84,37 +82,43 @@ def truth(clip: Clip, modality: str, segments: int, classes: tuple[str, ...]) ->
     return grid
 
 
-def read_predictions(path: Path, run: str, classes: tuple[str, ...]) -> Predictions:
-    """Read a `predictions.npz` of `pipeline.train` and decide as `pipeline.score` does.
-
-    AVE files hold `scores` (N, T, C + 1), or `gate` (N, T) with `category` (N, C [+ 1]); AVVP files hold the
-    probabilities `video` (N, C), `audio` and `visual` (N, T, C).
+def read_decisions(path: Path, name: str, classes: tuple[str, ...]) -> Decisions:
+    """Decide from a `predictions.npz` as `pipeline.score` does: epoch chosen on validation, test clips if there are.
 
     Raises:
-        ValueError: none of these, or shapes that do not fit.
+        ValueError: no such file, or shapes that do not fit the manifest.
     """
-    with np.load(path, allow_pickle=False) as file:
-        held = {name: file[name] for name in file.files}
-    ids = next((held[name] for name in ("ids", "clips", "clip", "id") if name in held), None)
-    if ids is None:
-        raise ValueError(f"{path.name}: no clip ids; it holds {', '.join(sorted(held))}")
-    grids = _decide(held, len(classes), path.name)
-    for modality, grid in grids.items():
+    stored = Predictions.load(path)
+    selection = "best-validation" if "best-validation" in stored.arrays else next(iter(stored.arrays), None)
+    if selection is None:
+        raise ValueError(f"{path.name}: holds no predictions")
+    split = "test" if (stored.splits == "test").any() else str(stored.splits[0])
+    decided = decide(
+        stored.facts["task"], stored.of(selection, split), len(classes), stored.facts.get("gate_is", "logits")
+    )
+    if "classes" in decided:
+        decided = {"both": decided["classes"][:, :, None] == np.arange(len(classes))}
+    ids = stored.clips[stored.splits == split]
+    for modality, grid in decided.items():
         if grid.ndim != 3 or len(grid) != len(ids) or grid.shape[2] != len(classes):
             raise ValueError(
                 f"{path.name}: {modality} has shape {grid.shape}, expected ({len(ids)}, segments, {len(classes)})"
             )
-    return Predictions(run, tuple(str(clip_id) for clip_id in ids), classes, grids)
+    return Decisions(name, tuple(str(clip_id) for clip_id in ids), classes, decided)
 
 
-def _decide(held: dict[str, np.ndarray], classes: int, name: str) -> dict[str, np.ndarray]:
-    if {"video", "audio", "visual"} <= held.keys():
-        return {modality: avvp.decide(held["video"], held[modality]) for modality in ("audio", "visual")}
-    if "scores" in held:
-        decided = ave.per_segment(held["scores"])
-    elif {"gate", "category"} <= held.keys():
-        gate_is = str(held["gate_is"]) if "gate_is" in held else "logits"
-        decided = ave.gated(held["gate"], held["category"], classes, gate_is)
-    else:
-        raise ValueError(f"{name}: no predictions that this version knows; it holds {', '.join(sorted(held))}")
-    return {"both": decided[:, :, None] == np.arange(classes)}
+def all_decisions(run: Run) -> Iterator[Decisions]:
+    """Those of the first seed of each model, by name."""
+    if run.manifest is None:
+        return
+    seen = set()
+    for path in sorted((run.path / "train").glob("*/predictions*.npz")):
+        name = path.parent.name
+        stem, _, seed = name.rpartition("-")
+        model = stem if stem and seed.isdigit() else name
+        if model in seen:
+            continue
+        found = run.attempt(f"train/{name}/{path.name}", read_decisions, path, name, tuple(run.manifest.classes))
+        if found is not None:
+            seen.add(model)
+            yield found

@@ -1,0 +1,227 @@
+"""Scores: a row per model over its seeds, the references that need no feature, published numbers beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.metrics import avvp
+from pipeline.reporting import figures
+from pipeline.reporting.curves import seconds_per_epoch
+from pipeline.reporting.gather import Run, json_files
+
+#: The selection whose numbers fill the table, and the one that most papers report.
+HONEST, OPTIMISTIC = "best-validation", "best-test"
+#: The number a model is known by, per task.
+_HEADLINES = {"ave": "accuracy", "avvp": "segment Type"}
+#: Columns as papers print them; others follow.
+_ORDER = ("accuracy", *(f"{level} {column}" for level in ("segment", "event") for column in avvp.COLUMNS))
+
+
+@dataclass
+class Group:
+    """The trainings of one model in one setting with the same features; the runs differ by seed.
+
+    Args:
+        features: stream -> feature key.
+        scores: column -> one value per run.
+        facts: what else the table says: parameters, seconds per epoch, clips, published number.
+        random: some feature comes from random weights.
+    """
+
+    model: str
+    setting: str
+    features: dict[str, str]
+    seeds: list[str] = field(default_factory=list)
+    scores: dict[str, list[float]] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    random: bool = False
+
+    @property
+    def name(self) -> str:
+        return " ".join(part for part in (self.model, self.setting) if part)
+
+    def cell(self, column: str) -> str:
+        return spread(self.scores.get(column, []))
+
+
+@dataclass
+class ScoreTable:
+    """The groups of one task on one split.
+
+    Args:
+        split: that was scored.
+        references: name -> column -> a value that needs no feature.
+    """
+
+    task: str
+    split: str
+    columns: list[str] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    references: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    svg: str = ""
+
+    @property
+    def headline(self) -> str:
+        """The column of the picture."""
+        wanted = _HEADLINES.get(self.task, "")
+        return wanted if wanted in self.columns else self.columns[0]
+
+    @property
+    def fact_names(self) -> list[str]:
+        return list(dict.fromkeys(name for group in self.groups for name in group.facts))
+
+
+def spread(values: list[float]) -> str:
+    """Mean and sample standard deviation over seeds; the value alone if there is one.
+
+    >>> spread([1.0, 2.0, 3.0])
+    '2.0 ± 1.0'
+    """
+    if not values:
+        return "—"
+    mean = float(np.mean(values))
+    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {float(np.std(values, ddof=1)):.1f}"
+
+
+def score_tables(run: Run) -> list[ScoreTable]:
+    """One table per task and split, from `scores/*.json` of `pipeline.score` and `train/*/train.json`."""
+    training = _trainings(run)
+    tables: dict[tuple[str, str], ScoreTable] = {}
+    groups: dict[tuple, Group] = {}
+    for name, content in json_files(run, "scores"):
+        run.attempt(name, _add, name, content, tables, groups, training)
+    made = [table for table in tables.values() if table.groups and table.columns]
+    for number, table in enumerate(made):
+        column = table.headline
+        rows = [figures.ScoreRow(g.name, tuple(g.scores[column])) for g in table.groups if g.scores.get(column)]
+        references = {name: held[column] for name, held in table.references.items() if column in held}
+        table.svg = figures.scores(
+            rows, references, f"{column}, {table.split}, %", f"scores{number}", f"{column} of every model and seed"
+        )
+    return made
+
+
+def _trainings(run: Run) -> dict[tuple[str, str, str], dict[str, str]]:
+    """(model, setting, seed) -> facts of the training that a table shows."""
+    found = {}
+    for name, content in json_files(run, "train", "*/train.json"):
+        arguments = content.get("arguments")
+        if not isinstance(arguments, dict):
+            run.note(name, "no arguments")
+            continue
+        facts = {}
+        if is_number(content.get("parameters")):
+            facts["parameters"] = f"{content['parameters']:,}"
+        seconds = seconds_per_epoch(run, (run.path / name).parent)
+        if seconds is not None:
+            facts["s per epoch"] = f"{seconds:.3g}"
+        found[str(arguments.get("model")), str(arguments.get("setting")), str(arguments.get("seed"))] = facts
+    return found
+
+
+def _add(
+    name: str,
+    content: dict[str, Any],
+    tables: dict[tuple[str, str], ScoreTable],
+    groups: dict[tuple, Group],
+    training: dict[tuple[str, str, str], dict[str, str]],
+) -> None:
+    model, setting, task = (str(content.get(field) or "") for field in ("model", "setting", "task"))
+    features = {stream: _feature(entry) for stream, entry in (content.get("features") or {}).items()}
+    used = 0
+    for entry in content["runs"]:
+        selections = {key: value for key, value in entry["scores"].items() if isinstance(value, dict)}
+        honest = selections.get(HONEST) or next(iter(selections.values()))
+        split = "test" if "test" in honest else next(iter(honest))
+        values = numbers({key: value for key, value in honest[split].items() if key != "main"})
+        if not values:
+            continue
+        used += 1
+        table = tables.setdefault((task, split), ScoreTable(task, split))
+        headline = _HEADLINES.get(task)
+        optimistic = numbers(selections.get(OPTIMISTIC, {}).get(split, {}))
+        if headline in optimistic:
+            values[f"{headline}, best test epoch"] = optimistic[headline]
+        table.columns = sorted({*table.columns, *values}, key=_rank)
+        key = (task, split, model, setting, tuple(sorted(features.items())))
+        if key not in groups:
+            groups[key] = Group(model, setting, features)
+            table.groups.append(groups[key])
+        group, seed = groups[key], str(entry.get("seed", "?"))
+        group.random = group.random or any(_is_random(item) for item in (content.get("features") or {}).values())
+        group.seeds.append(seed)
+        for column, value in values.items():
+            group.scores.setdefault(column, []).append(value)
+        group.facts |= training.get((model, setting, seed), {}) | _facts(content, split)
+        _add_published_notes(content, group, table)
+        _add_references(name, (content.get("references") or {}).get(split) or {}, table)
+    if not used:
+        raise ValueError("it holds no scores")
+
+
+def _add_references(name: str, references: dict[str, Any], table: ScoreTable) -> None:
+    for reference, held in references.items():
+        found = {_HEADLINES.get(table.task, "score"): float(held)} if is_number(held) else numbers(held)
+        if table.references.setdefault(str(reference), found) != found:
+            line = f"The reference {reference!r} differs between runs: {name} was scored on other clips than the first."
+            if line not in table.notes:
+                table.notes.append(line)
+
+
+def _rank(column: str) -> tuple[int, str]:
+    return (_ORDER.index(column) if column in _ORDER else len(_ORDER), column)
+
+
+def _feature(entry: Any) -> str:
+    return str(entry.get("key") or entry.get("name")) if isinstance(entry, dict) else str(entry)
+
+
+def _is_random(entry: Any) -> bool:
+    return isinstance(entry, dict) and str(entry.get("weights")).startswith("random")
+
+
+def _facts(content: dict[str, Any], split: str) -> dict[str, str]:
+    found = {}
+    clips = (content.get("coverage") or {}).get(split)
+    if isinstance(clips, dict) and {"used", "clips"} <= clips.keys():
+        found[f"{split} clips"] = f"{clips['used']} of {clips['clips']}"
+    published = content.get("published")
+    if isinstance(published, dict) and published:
+        values = [f"{name} {value:g}" for name, value in published.items() if is_number(value)]
+        found["published, real data"] = ", ".join(values) or "—"
+    return found
+
+
+def _add_published_notes(content: dict[str, Any], group: Group, table: ScoreTable) -> None:
+    """What the published number is, below the table."""
+    published = content.get("published")
+    texts = [published] if isinstance(published, str) else (published or {}).values()
+    for text in texts:
+        line = f"Published for {group.name}: {text}"
+        if isinstance(text, str) and text and line not in table.notes:
+            table.notes.append(line)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def numbers(value: Any, names: Iterable[str] = ()) -> dict[str, float]:
+    """Numbers of nested dictionaries, by the names on the way to them.
+
+    >>> numbers({"segment": {"A": 1, "V": 2.5}, "note": "x"})
+    {'segment A': 1.0, 'segment V': 2.5}
+    """
+    names = tuple(names)
+    if is_number(value):
+        return {" ".join(names) or "score": float(value)}
+    found: dict[str, float] = {}
+    for name, item in value.items() if isinstance(value, dict) else ():
+        found.update(numbers(item, (*names, str(name))))
+    return found
