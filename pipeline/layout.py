@@ -9,8 +9,9 @@ padding at the speed of memory while it leaves dense floats alone.  Both checksu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -45,6 +46,21 @@ class Plan:
     ragged: bool
 
 
+@dataclass(frozen=True)
+class Companion:
+    """What a key carries beside its rows, fixed when the key is planned: pseudo-labels need their class names.
+
+    Args:
+        facts: JSON values kept with the key's own; `FeatureStore.companion` reads them.
+        axes: dimension names of a row, instead of those chosen by the number of axes.
+        arrays: name -> dimension names and values of a small array in the key's group.
+    """
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    axes: tuple[str, ...] | None = None
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = field(default_factory=dict)
+
+
 def plan(manifest: Manifest, spec: FeatureSpec, job_clips: int = JOB_CLIPS) -> Plan:
     """Layout for a key: blocks of at most 64 MB, so that a writer's memory does not follow the feature's width.
 
@@ -64,8 +80,15 @@ def plan(manifest: Manifest, spec: FeatureSpec, job_clips: int = JOB_CLIPS) -> P
     return Plan(block, segments, chunk_rows, len(counts) > 1)
 
 
-def create_arrays(folder: Path, manifest: Manifest, spec: FeatureSpec, job_clips: int = JOB_CLIPS) -> None:
-    """Write the Zarr group of one key with its five arrays; only `clip`, the ids, is filled."""
+def create_arrays(
+    folder: Path,
+    manifest: Manifest,
+    spec: FeatureSpec,
+    job_clips: int = JOB_CLIPS,
+    companion: Companion | None = None,
+) -> None:
+    """Write the Zarr group of one key with its five arrays; only `clip`, the ids, and the companion are filled."""
+    companion = companion or Companion()
     layout = plan(manifest, spec, job_clips)
     count, block, rows = len(manifest), layout.block_clips, layout.segments
     attributes = {
@@ -75,12 +98,14 @@ def create_arrays(folder: Path, manifest: Manifest, spec: FeatureSpec, job_clips
             "segments": rows,
             "chunk_rows": layout.chunk_rows,
             "ragged": layout.ragged,
+            **({"companion": companion.facts} if companion.facts else {}),
         },
         "title": f"{spec.name} features of {manifest.dataset}",
         "source": f"{spec.name}, weights {spec.weights}",
     }
     group = zarr.create_group(folder, attributes=attributes, overwrite=True)
     shape = tuple(spec.shape)
+    axes = companion.axes or _AXES.get(len(shape), tuple(f"axis_{i}" for i in range(len(shape))))
     small = {"compressors": ZstdCodec(level=1, checksum=True), "config": {"write_empty_chunks": True}}
     group.create_array(
         "values",
@@ -91,7 +116,7 @@ def create_arrays(folder: Path, manifest: Manifest, spec: FeatureSpec, job_clips
         fill_value=float("nan") if np.dtype(spec.dtype).kind == "f" else 0,
         compressors=ZstdCodec(level=-1, checksum=True) if layout.ragged else Crc32cCodec(),
         config={"write_empty_chunks": True},
-        dimension_names=("clip", "segment", *_AXES.get(len(shape), [f"axis_{i}" for i in range(len(shape))])),
+        dimension_names=("clip", "segment", *axes),
         attributes={"long_name": f"{spec.encoder} {spec.layer}", "coordinates": "segments"},
     )
     group.create_array(
@@ -134,6 +159,18 @@ def create_arrays(folder: Path, manifest: Manifest, spec: FeatureSpec, job_clips
         dimension_names=("clip",),
     )
     ids[:] = np.array(manifest.ids, dtype=object)
+    for name, (dimensions, values) in companion.arrays.items():
+        text = values.dtype.kind in "OU"
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=tuple(max(size, 1) for size in values.shape),
+            dtype=str if text else values.dtype,
+            fill_value="" if text else 0,
+            compressors=ZstdCodec(level=1, checksum=True),
+            dimension_names=dimensions,
+        )
+        array[...] = values.astype(object) if text else values
 
 
 def shard_files(key: str, block: int, feature_axes: int) -> dict[str, str]:

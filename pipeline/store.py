@@ -30,7 +30,7 @@ import zarr
 
 from extractors.spec import FeatureSpec
 from pipeline.blocks import BlockWriter, StoreError, install
-from pipeline.layout import JOB_CLIPS, Plan, create_arrays, plan
+from pipeline.layout import JOB_CLIPS, Companion, Plan, create_arrays, plan
 from pipeline.manifest import Manifest
 from pipeline.outcomes import CODES, MEANING, OUTCOMES
 from pipeline.run import write_json
@@ -95,11 +95,13 @@ class FeatureStore:
         manifest: Manifest,
         specs: Iterable[FeatureSpec],
         job_clips: int = JOB_CLIPS,
+        companions: dict[str, Companion] | None = None,
     ) -> FeatureStore:
         """Plan a store, or add keys to one.  Running it twice, or from several jobs at once, changes nothing.
 
         Args:
             job_clips: clips per job at the finest; blocks never cross such a boundary.
+            companions: by key, what a new key carries beside its rows.
         Raises:
             StoreError: the folder is a store of another manifest or job size, or is something else and not empty.
         """
@@ -134,14 +136,14 @@ class FeatureStore:
             )
         for spec in specs:
             if not (path / spec.key / "zarr.json").exists():
-                store._add_key(manifest, spec)
+                store._add_key(manifest, spec, (companions or {}).get(spec.key))
         return store
 
-    def _add_key(self, manifest: Manifest, spec: FeatureSpec) -> None:
+    def _add_key(self, manifest: Manifest, spec: FeatureSpec, companion: Companion | None) -> None:
         """Create the arrays of a key beside the store and move them in whole, so a key is planned or absent."""
         beside = Path(tempfile.mkdtemp(prefix=f".{spec.key}.", suffix=".partial", dir=self.path))
         try:
-            create_arrays(beside, manifest, spec, self.facts["job_clips"])
+            create_arrays(beside, manifest, spec, self.facts["job_clips"], companion)
             beside.chmod(0o755)
             os.replace(beside, self.path / spec.key)
         except OSError:  # another job planned the same key at the same moment: its arrays are the same
@@ -208,6 +210,10 @@ class FeatureStore:
         if key not in self._specs:
             self._specs[key] = FeatureSpec.from_dict(self._key_facts(key)["spec"])
         return self._specs[key]
+
+    def companion(self, key: str) -> dict[str, Any]:
+        """Facts that the key carries beside its rows; empty for features."""
+        return self._key_facts(key).get("companion", {})
 
     def plan(self, key: str) -> Plan:
         if key not in self._plans:
