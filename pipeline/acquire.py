@@ -164,8 +164,10 @@ def _source(arguments: argparse.Namespace, shelf: Any) -> Any:
 
 
 def _youtube(arguments: argparse.Namespace, origin: str | None) -> Any:
-    from pipeline.acquisition.youtube import WATCH, YoutubeSettings, YoutubeSource, read_cookies
+    from pipeline.acquisition.youtube import WATCH, YoutubeSettings, YoutubeSource, read_cookies, runtime_hint
 
+    if origin is None and not arguments.dry_run and (hint := runtime_hint()):
+        log(hint)
     settings = YoutubeSettings(
         max_height=arguments.max_height,
         max_bytes=arguments.max_size,

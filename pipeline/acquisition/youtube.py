@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import time
 import urllib.parse
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pipeline.acquisition.refusals import Refusal, classify, parse_retry_after
 from pipeline.acquisition.source import EITHER, VIDEO, Fetched, Place
 from pipeline.manifest import Clip, check_id
 
+#: Programs one of which yt-dlp wants on the PATH to run YouTube's own scripts.
+JS_RUNTIMES = ("deno", "node", "bun")
 WATCH = "https://www.youtube.com/watch?v={source_id}"
 
 
@@ -150,7 +153,11 @@ class YoutubeSource:
             "fragment_retries": settings.tries,
             "extractor_retries": 1,
             "socket_timeout": settings.silence_s,
+            "retry_sleep_functions": dict.fromkeys(
+                ("http", "fragment"), lambda n: min(settings.request_pause_s * 2 ** (n + 1), 60.0)
+            ),
             "sleep_interval_requests": settings.request_pause_s,
+            "js_runtimes": {name: {} for name in JS_RUNTIMES},
             "ratelimit": settings.bytes_per_s,
             "max_filesize": settings.max_bytes,
             "geo_bypass": False,
@@ -196,6 +203,13 @@ def _refusal(error: Exception, log: _Log) -> Refusal:
             return classify(str(error), parse_retry_after(headers.get("Retry-After"), time.time()))
         cause = getattr(cause, "cause", None) or cause.__cause__
     return classify(str(error) or log.last())
+
+
+def runtime_hint() -> str:
+    """What to install before YouTube is asked, or ``."""
+    if any(shutil.which(name) for name in JS_RUNTIMES):
+        return ""
+    return f"none of {', '.join(JS_RUNTIMES)} is on the PATH: yt-dlp needs one for most videos of YouTube itself"
 
 
 def read_cookies(path: Path) -> str:

@@ -1,0 +1,373 @@
+"""The acquire stage end to end, against a server on loopback that misbehaves on demand."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline import acquire
+from pipeline.acquisition.facts import inspect
+from pipeline.manifest import Clip, Event, Manifest
+from pipeline.media import find
+from tests import media_factory
+from tests.pipeline.acquisition.server import MisbehavingServer
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ["--pause", "0", "--backoff", "0.01", "--timeout", "0.5", "--longest", "1", "--max-size", "400K"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """`v.mp4`: four seconds whose frames carry their numbers; `t.mp4`: the first two of them."""
+    folder = tmp_path_factory.mktemp("files")
+    media_factory.numbered(folder / "v.mp4", duration_s=4, width=160, height=120)
+    media_factory.numbered(folder / "t.mp4", duration_s=2, width=160, height=120)
+    return folder
+
+
+@pytest.fixture
+def server(files):
+    with MisbehavingServer(files) as running:
+        yield running
+
+
+class Run:
+    """A manifest, a media folder and a ledger, and the command over them."""
+
+    def __init__(self, folder: Path, clips: list[Clip], dataset: str = "ave") -> None:
+        self.folder, self.media, self.ledger = folder, folder / "media", folder / "ledger.jsonl"
+        self.manifest = Manifest(dataset, tuple(clips), ("bark",))
+        self.manifest.save(folder / "manifest.parquet")
+
+    def arguments(self, *more: object) -> list[str]:
+        named = {"manifest": self.folder / "manifest.parquet", "media": self.media, "ledger": self.ledger}
+        words = [str(word) for name, value in named.items() for word in (f"--{name}", value)]
+        return [*words, "--receipt", str(self.folder / "receipt.json"), *QUICK, *map(str, more)]
+
+    def __call__(self, *more: object) -> int:
+        return acquire.main(self.arguments(*more))
+
+    def records(self) -> list[dict]:
+        return [json.loads(line) for line in self.ledger.read_text().splitlines()]
+
+    def attempts(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for record in self.records():
+            if "clip" in record:
+                found.setdefault(record["clip"], []).append(record["outcome"])
+        return found
+
+    def receipt(self) -> dict:
+        return json.loads((self.folder / "receipt.json").read_text())
+
+    def files(self) -> dict[str, bytes]:
+        return {
+            path.relative_to(self.media).as_posix(): path.read_bytes()
+            for path in sorted(self.media.rglob("*"))
+            if path.is_file() and not path.relative_to(self.media).as_posix().startswith(".")
+        }
+
+
+def first_number(path: Path) -> int:
+    import av
+
+    with av.open(str(path)) as container:
+        return media_factory.read_number(next(container.decode(video=0)).to_ndarray(format="rgb24"))
+
+
+def _clip(number: int, start_s: float = 1.0, name: str = "", split: str = "train") -> Clip:
+    source = f"-{number:010d}"
+    return Clip(
+        name or f"{source}_{number}", source, start_s, 2.0, split, ("bark",), (Event("bark", "both", 0.0, 1.0),)
+    )
+
+
+# What the server does, and how the clip must end, with the number of requests that it takes.
+BEHAVIOURS = {
+    "ok": ("ok", 1),
+    "redirect-ok": ("ok", 2),
+    "flaky-1": ("ok", 2),
+    "refuse-2": ("ok", 3),
+    "cut-1": ("ok", 2),
+    "404": ("absent", 1),
+    "410": ("removed", 1),
+    "403": ("transient", 3),
+    "503": ("transient", 3),
+    "truncated": ("truncated", 3),
+    "slow": ("timeout", 1),
+    "wrong": ("not-media", 1),
+    "endless": ("too-large", 1),
+    "redirect-file": ("unavailable", 1),
+    "redirect-private": ("unavailable", 1),
+}
+
+
+def test_a_server_that_misbehaves_in_every_way(server, tmp_path, capsys):
+    clips = [_clip(number, split="train" if number % 2 else "test") for number in range(len(BEHAVIOURS))]
+    clips.append(_clip(0, 1.37, name="-second-of-0"))
+    run = Run(tmp_path, clips)
+    pairs = list(zip(BEHAVIOURS, clips, strict=False))
+    lines = [f"{clip.source_id}\t{server.url}/{how}/v.mp4?{clip.source_id}" for how, clip in pairs]
+    (tmp_path / "list.tsv").write_text("\n".join(lines))
+    command = ("--source", "http", "--from", tmp_path / "list.tsv", "--hygiene", tmp_path / "hygiene.json")
+    assert run(*command) == 0
+
+    attempts = run.attempts()
+    for (how, (outcome, requests)), clip in zip(BEHAVIOURS.items(), clips, strict=False):
+        assert attempts[clip.id][-1] == outcome, how
+        asked = sum(clip.source_id in path or (how, path) == ("redirect-ok", "/ok/v.mp4") for path in server.gets())
+        assert asked == requests, how
+        assert (run.media / f"{clip.id}.mp4").exists() == (outcome == "ok"), how
+    # One download for both clips of video 0, each cut to the frame.
+    assert first_number(run.media / f"{clips[0].id}.mp4") == 25
+    assert first_number(run.media / "-second-of-0.mp4") == 35
+    assert inspect(run.media / "-second-of-0.mp4").frames == 50
+
+    expected = Counter(outcome for outcome, _ in BEHAVIOURS.values()) + Counter(["ok"])
+    receipt = run.receipt()
+    assert receipt["counts"]["outcomes"] == dict(expected)
+    assert sum(receipt["counts"]["outcomes"].values()) == receipt["counts"]["clips"] == len(clips)
+    assert sum(sum(count.values()) for count in receipt["counts"]["splits"].values()) == len(clips)
+    assert json.loads((tmp_path / "hygiene.json").read_text())["clips"] == expected["ok"]
+    assert "6 of 16 clips are here" in capsys.readouterr().out
+    ok = next(record for record in run.records() if record.get("clip") == "-second-of-0")
+    assert ok["media"]["window"] == {"start_s": 1.37, "duration_s": 2.0}
+    assert ok["media"]["settings"]["crf"] == 18
+    media = [json.loads(line) for line in (run.media / "media.ave.jsonl").read_text().splitlines()]
+    assert [line["made"] for line in media] == ["cut"] * expected["ok"]
+    assert all(find(clip, run.media) == (run.media / f"{clip.id}.mp4", False) for clip in (clips[0], clips[-1]))
+
+    # The same command again asks only for what may have been bad luck; --retry none and a summary ask nobody.
+    before, first = len(server.gets()), run.ledger.read_bytes()
+    assert run(*command, "--retry", "none") == 0
+    assert run("--summary") == 0
+    assert len(server.gets()) == before
+    assert run.ledger.read_bytes() == first
+    assert run(*command, "--tries", "1") == 0
+    assert sorted(path.split("/")[1] for path in server.gets()[before:]) == ["403", "503", "slow", "truncated"]
+    before = len(server.gets())
+    assert run(*command, "--tries", "1", "--retry", "all", "--max-failed", "9") == 3
+    assert len(server.gets()) - before == len(clips) - expected["ok"]
+    assert run.ledger.read_bytes().startswith(first)
+
+
+@pytest.mark.parametrize("source", ["http", "youtube"])
+def test_a_site_that_asks_to_stop_is_left_alone(server, tmp_path, capsys, source):
+    server.retry_after = "2"
+    run = Run(tmp_path, [_clip(number) for number in range(3)])
+    command = ("--source", source, "--from", f"{server.url}/429/v.mp4?v={{source_id}}")
+    assert run(*command, "--concurrency", "2") == 1
+    asked = len(server.requests)
+    assert not (tmp_path / "receipt.json").exists()
+    stop = run.records()[-1]
+    assert (stop["outcome"], stop["source"]) == ("rate-limited", source)
+    words = capsys.readouterr()
+    assert stop["come_back"] in words.err
+    assert re.search(r"\d+  rate-limited", words.out)
+    assert re.search(r"\d+  pending", words.out)
+
+    assert run(*command) == 1  # too early: nobody is asked
+    assert len(server.requests) == asked
+    time.sleep(2.1)
+    assert run("--source", source, "--from", f"{server.url}/ok/v.mp4?v={{source_id}}") == 0
+    assert run.receipt()["counts"]["outcomes"] == {"ok": 3}
+
+
+def test_youtube_by_way_of_yt_dlp(server, tmp_path):
+    """Ids that begin with a dash, two clips of one video, fractional starts, one clip without offsets."""
+    clips = [_clip(1, 0.5, "-a"), _clip(1, 1.96, "-b"), _clip(2), Clip("-d", "-zzzzzzzzzz", None, 2.0)]
+    run = Run(tmp_path, clips)
+    (tmp_path / "offsets.csv").write_text("# YTID, start_seconds, end_seconds, positive_labels\n-0000000009, 1, 3, x\n")
+    template = f"{server.url}/ok/v.mp4?v={{source_id}}"
+    assert run("--source", "youtube", "--from", template, "--offsets", tmp_path / "offsets.csv", "--dry-run") == 0
+    assert not server.requests
+    assert not run.media.exists()
+    assert run("--source", "youtube", "--from", template, "--offsets", tmp_path / "offsets.csv") == 0
+    assert len({path for path in server.gets() if "v=-0000000001" in path}) == 1
+    assert [first_number(run.media / name) for name in ("-a.mp4", "-b.mp4")] == [13, 49]
+    assert run.attempts()["-d"] == ["absent"]
+    assert "yt-dlp" in run.records()[-1]["versions"]
+    asked = len(server.requests)
+    (tmp_path / "offsets.csv").write_text("-zzzzzzzzzz,1.5,3.5\n")
+    assert run("--source", "youtube", "--from", template, "--offsets", tmp_path / "offsets.csv") == 0
+    assert len({path for path in server.gets()[asked:]}) == 1
+    assert first_number(run.media / "-d.mp4") == 38
+
+
+def test_keep_the_original_and_cut_while_decoding(server, tmp_path):
+    clips = [_clip(1, 0.5, "-a"), _clip(1, 1.5, "-b"), _clip(1, 3.5, "-c")]
+    run = Run(tmp_path, clips)
+    origin = f"{server.url}/ok/v.mp4?v={{source_id}}"
+    assert run("--source", "http", "--from", origin, "--holds", "videos", "--keep-original") == 0
+    assert len(server.gets()) == 1
+    assert sorted(run.files()) == ["full/-0000000001.mp4", "media.ave.jsonl"]
+    assert run.attempts() == {"-a": ["ok"], "-b": ["ok"], "-c": ["too-short"]}
+    assert run.records()[0]["media"]["made"] == "kept"
+    assert find(clips[1], run.media) == (run.media / "full" / "-0000000001.mp4", True)
+    # Another data set with the same video needs no download.
+    (tmp_path / "other").mkdir()
+    other = Run(tmp_path / "other", [_clip(1, 1.0, "-x")], "llp")
+    other.media = run.media
+    assert other("--source", "http", "--from", origin) == 0
+    assert len(server.gets()) == 1
+    assert first_number(run.media / "-x.mp4") == 25
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar.gz"])
+def test_files_that_the_user_has(files, tmp_path, kind):
+    """Trimmed clips by video id (two rows share one), a whole video, one that is broken, one that is missing."""
+    have = tmp_path / "have"
+    (have / "AVE").mkdir(parents=True)
+    for name, origin in (("-0000000001", "t"), ("-0000000002", "v"), ("v_-0000000005", "t")):
+        (have / "AVE" / f"{name}.mp4").write_bytes((files / f"{origin}.mp4").read_bytes())
+    (have / "AVE" / "-0000000003.mp4").write_bytes(b"nothing")
+    media_factory.no_audio(have / "AVE" / "-0000000006.mp4", duration_s=2, width=64, height=48)
+    clips = [
+        Clip("0000_-0000000001", "-0000000001", None, 2.0, "train", ("bark",)),
+        Clip("0001_-0000000001", "-0000000001", None, 2.0, "test", ("bark",)),
+        _clip(2, 0.52),
+        *(Clip(f"{n:04d}_-000000000{n}", f"-000000000{n}", None, 2.0) for n in (3, 4, 5, 6)),
+        Clip("0007_-0000000002", "-0000000002", None, 2.0),
+    ]
+    run = Run(tmp_path, clips)
+    origin = have
+    if kind == "zip":
+        origin = tmp_path / "have.zip"
+        with zipfile.ZipFile(origin, "w") as archive:
+            for path in sorted(have.rglob("*.mp4")):
+                archive.write(path, path.relative_to(have))
+    elif kind == "tar.gz":
+        origin = tmp_path / "have.tar.gz"
+        with tarfile.open(origin, "w:gz") as archive:
+            archive.add(have, ".")
+    command = ("--source", "folder" if kind == "folder" else "archive", "--from", origin)
+    assert run(*command) == 0
+    outcomes = ["ok", "ok", "ok", "not-media", "absent", "ok", "no-audio", "wrong-length"]
+    assert [run.attempts()[clip.id] for clip in clips] == [[outcome] for outcome in outcomes]
+    assert (run.media / "0000_-0000000001.mp4").read_bytes() == (files / "t.mp4").read_bytes()
+    assert first_number(run.media / f"{clips[2].id}.mp4") == 13
+    assert run.receipt()["hygiene"]["duplicates"] == [[clips[0].id, clips[1].id, clips[5].id]]
+    lines = len(run.records())
+    assert run(*command) == 0  # nothing new to say
+    assert len(run.records()) == lines
+
+
+def test_files_already_in_place_are_verified_and_damage_is_noticed(files, tmp_path):
+    run = Run(tmp_path, [_clip(1), _clip(2)])
+    run.media.mkdir()
+    here = run.media / f"{_clip(1).id}.mp4"
+    here.write_bytes((files / "t.mp4").read_bytes())
+    command = ("--source", "folder", "--from", run.media)
+    assert run(*command) == 0
+    assert run.attempts() == {_clip(1).id: ["ok"], _clip(2).id: ["absent"]}
+    assert run.records()[-1]["media"]["made"] == "found"
+    data = bytearray(here.read_bytes())
+    here.write_bytes(data[: len(data) // 2])
+    assert run(*command) == 0
+    assert run.attempts()[_clip(1).id] == ["ok", "truncated"]
+    assert run.receipt()["counts"]["outcomes"] == {"absent": 1, "truncated": 1}
+
+
+def test_hostile_archives_are_refused_whole(files, tmp_path, capsys):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(files / "t.mp4", "-0000000001.mp4")
+        link = tarfile.TarInfo("link.mp4")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+        archive.add(files / "t.mp4", "../../evil.mp4")
+    run = Run(tmp_path, [_clip(1)])
+    with pytest.raises(SystemExit) as caught:
+        run("--source", "archive", "--from", tmp_path / "x.tar")
+    assert caught.value.code == 1
+    words = capsys.readouterr().err
+    assert "'link.mp4'" in words
+    assert "'../../evil.mp4'" in words
+    assert not list(run.media.glob("*.mp4"))
+
+
+def test_usage(tmp_path, capsys):
+    assert acquire.main(["--manifest", "x"]) == 2
+    assert "--media, --ledger" in capsys.readouterr().err
+    run = Run(tmp_path, [_clip(1)])
+    for wrong in (
+        (),
+        ("--source", "http"),
+        ("--source", "folder", "--from", "a", "--from", "b"),
+        ("--source", "youtube", "--concurrency", "0"),
+        ("--source", "youtube", "--pause", "-1"),
+        ("--dataset", "ave"),
+    ):
+        assert run(*wrong) == 2
+    with pytest.raises(SystemExit, match="0"):
+        acquire.main(["--help"])
+    assert capsys.readouterr().out.rstrip().endswith("--ledger runs/demo/ledger.jsonl")
+
+
+def test_annotation_files(tmp_path, capsys):
+    real = ROOT.parent / "shared" / "data" / "ave"
+    if not real.is_dir():
+        pytest.skip("the published annotation files are not here")
+    assert acquire.main(["--dataset", "ave", "--annotations", str(tmp_path), "--from", str(real)]) == 0
+    assert "published" in capsys.readouterr().out
+    (tmp_path / "Annotations.txt").unlink()
+    assert acquire.main(["--dataset", "ave", "--annotations", str(tmp_path), "--from", str(tmp_path / "no")]) == 1
+    assert "failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_ends_the_same(server, tmp_path, kills):
+    """kill -9 again and again; the final files, records and outcomes equal those of a run left alone."""
+    clips = [_clip(number, 0.3 * part, f"-{number}-{part}") for number in range(3) for part in range(2)]
+    clips += [_clip(3), _clip(4)]
+    ways = {0: "ok", 1: "cut-1", 2: "flaky-1", 3: "404", 4: "wrong"}
+
+    def prepare(name):
+        (tmp_path / name).mkdir()
+        run = Run(tmp_path / name, clips)
+        lines = [f"-{number:010d} {server.url}/{how}/v.mp4?{name}{number}" for number, how in ways.items()]
+        (run.folder / "list").write_text("\n".join(lines))
+        return run, ("--source", "http", "--from", run.folder / "list", "--holds", "videos")
+
+    calm, command = prepare("calm")
+    started = time.monotonic()
+    assert _process(calm, command).wait() == 0
+    whole_s = time.monotonic() - started
+    killed, command = prepare("killed")
+    chance = random.Random(kills)
+    died = 0
+    for _ in range(kills):
+        process = _process(killed, command)
+        try:
+            process.wait(whole_s * chance.uniform(0.2, 0.8))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            died += 1
+    assert died  # else nothing was tested
+    assert _process(killed, command).wait() == 0
+    assert killed.files() == calm.files()
+    assert killed.receipt()["counts"] == calm.receipt()["counts"]
+    assert killed.receipt()["counts"]["outcomes"] == {"ok": 6, "absent": 1, "not-media": 1}
+    assert not (killed.media / ".partial").exists()
+
+
+def _process(run: Run, command: tuple) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.acquire", *run.arguments(*command)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
