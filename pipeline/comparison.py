@@ -51,7 +51,8 @@ def row_cosines(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(one, axis=1), np.linalg.norm(two, axis=1)
     product = lengths[0] * lengths[1]
     cosine = np.einsum("ij,ij->i", one, two) / np.where(product > 0, product, 1)
-    return np.where(product > 0, cosine, (lengths[0] == lengths[1]).astype(float))
+    cosine = np.where(product > 0, np.clip(cosine, -1, 1), 0.0)
+    return np.where((one == two).all(axis=1), 1.0, cosine)  # exactly, where rounding would say 0.9999999
 
 
 def distance(store_a: FeatureStore, key_a: str, store_b: FeatureStore, key_b: str) -> Distance:

@@ -69,6 +69,17 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def copy(source: Path, target: Path, hard_links: bool = False) -> None:
+    """A file under another name; folders in between are made."""
+    if source.is_dir():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if hard_links:
+        os.link(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
 def describe(folder: Path) -> dict[str, Any]:
     """Number of files, bytes and one SHA-256 over the names and contents of every sub-folder with files."""
     found: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checks import damages, manifest_damages
-from pipeline.folder import replaced
+from pipeline.folder import copy, replaced
 from pipeline.manifest import Manifest
 from pipeline.releasing import contents
 from pipeline.releasing.card import card
@@ -73,7 +73,7 @@ def _build(arguments: argparse.Namespace) -> int:
     _check_inputs(manifest, store, arguments.partial)
     with replaced(arguments.out, arguments.overwrite, contents.RECORD) as folder:
         contents.copy_store(store, folder / "store", arguments.hard_links)
-        contents.copy(arguments.manifest, folder / "manifest.parquet")
+        copy(arguments.manifest, folder / "manifest.parquet")
         for name in ("ledger", "labels", "receipts"):
             if source := getattr(arguments, name):
                 contents.copy_tree(source, folder / name)

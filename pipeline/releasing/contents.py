@@ -9,12 +9,11 @@ R/SHA256SUMS        every file above            R/release.json   written last
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from pipeline.checks import damages
+from pipeline.folder import copy
 from pipeline.layout import shard_files
 from pipeline.run import sha256_of
 from pipeline.store import FeatureStore, StoreError
@@ -45,17 +44,6 @@ def copy_store(store: FeatureStore, target: Path, hard_links: bool = False) -> N
             copy(store.path / name, target / name, hard_links)
     for name in ("zarr.json", "commits/zarr.json"):
         copy(store.path / name, target / name, hard_links)
-
-
-def copy(source: Path, target: Path, hard_links: bool = False) -> None:
-    """A file under another name; folders in between are made."""
-    if source.is_dir():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if hard_links:
-        os.link(source, target)
-    else:
-        shutil.copyfile(source, target)
 
 
 def copy_tree(source: Path, target: Path) -> None:
