@@ -162,9 +162,13 @@ def names() -> list[str]:
     return sorted(table())
 
 
-def build(spec: FeatureSpec) -> Encoder:
+def build(spec: FeatureSpec, weightless: bool = False) -> Encoder:
     """Encoder of a spec without weights: enough for `prepare` and for `describe`.
 
+    Args:
+        spec: of any recipe.
+        weightless: give the network shapes but no memory, as a process that only prepares wants it; a large network
+            otherwise costs each such process a gigabyte and seconds of filling it.
     Raises:
         ValueError: unknown encoder.
         ImportError: a package of this encoder is missing; the message says what to install.
@@ -176,7 +180,8 @@ def build(spec: FeatureSpec) -> Encoder:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ImportError(f"encoder {spec.encoder} needs {error.name}: pip install {error.name}") from error
-    return getattr(module, class_name)(spec)
+    with torch.device("meta") if weightless else contextlib.nullcontext():
+        return getattr(module, class_name)(spec)
 
 
 def load(
