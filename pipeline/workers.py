@@ -22,7 +22,6 @@ from extractors.base import Encoder, build
 from extractors.spec import FeatureSpec
 from pipeline.preparation import Failure, Part, Task, prepare_clip
 
-
 # Forked children would inherit the locks of the numerical libraries' threads.
 START_METHOD = "spawn"
 
