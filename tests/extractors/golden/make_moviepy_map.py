@@ -4,9 +4,13 @@ In an environment of its own: `pip install moviepy==1.0.3 soundfile`, then `pyth
 Each case is (seconds of audio, seconds of video) in a mov file with 16-bit PCM; channel 0 holds the sample number
 modulo 20011, channel 1 the quotient.  Stored is where the written number leaves round(k * 44100 / 16000), and by how
 much, which is a handful of integers.
+
+With the LLP clip `BjCEufrlXm4.mp4` as argument it also makes `moviepy_clip.npz`: every 97th frame of what moviepy
+writes for it.
 """
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -31,6 +35,13 @@ def run(folder: Path, audio_s: float, video_s: float) -> tuple[float, int, np.nd
     return audio.duration, len(number), written[:, 0].astype(np.int64) + 20_011 * written[:, 1].astype(np.int64)
 
 
+def run_clip(folder: Path, clip: str) -> None:
+    out = folder / "clip.wav"
+    VideoFileClip(clip).audio.write_audiofile(str(out), fps=16_000, logger=None)
+    written, _ = soundfile.read(out, dtype="int16", always_2d=True)
+    np.savez_compressed(Path(__file__).parent / "moviepy_clip.npz", every_97th=written[::97])
+
+
 def main() -> None:
     arrays = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -40,6 +51,8 @@ def main() -> None:
             change = np.concatenate([[0], np.nonzero(np.diff(written - nearest))[0] + 1])
             arrays[f"{case}_facts"] = np.array([duration_s, available, len(written)])
             arrays[f"{case}_runs"] = np.stack([change, (written - nearest)[change]]).astype(np.int32)
+        for clip in sys.argv[1:]:
+            run_clip(Path(folder), clip)
     np.savez_compressed(Path(__file__).parent / "moviepy_map.npz", **arrays)
 
 
