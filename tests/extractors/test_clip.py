@@ -14,7 +14,9 @@ from extractors.recipes import recipe
 from extractors.weights import WeightsError, random_state_dict
 from tests.extractors.visual import moving_picture, random_state, relative_error, shapes_of
 
-TINY = Architecture(patch=16, image_width=128, image_layers=2, text_width=64, embedding=32, text_layers=2, image_size=64)
+TINY = Architecture(
+    patch=16, image_width=128, image_layers=2, text_width=64, embedding=32, text_layers=2, image_size=64
+)
 PROMPTS = ["A photo of a dog.", "a saxophone and a drum"]
 
 # Computed with openai/CLIP@d05afc4, clip/model.py, CLIP(32, 64, 2, 128, 16, 77, 49408, 64, 1, 2), torch 2.14.1, CPU:
@@ -214,9 +216,7 @@ def test_valor_squashes_floats_and_normalises(encoder):
     unit = torch.from_numpy(frame).permute(2, 0, 1).float() / 255
     resized = F.resize(unit, [224, 224], antialias=False)
     mean, deviation = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-    torch.testing.assert_close(
-        valor.pictures(prepared[4])[0], F.normalize(resized, mean, deviation), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(valor.pictures(prepared[4])[0], F.normalize(resized, mean, deviation), rtol=0, atol=1e-6)
     assert valor.spec.postprocess == ("l2",)
     assert recipe("clip-b16:lsld2023").spec.postprocess == ()
 

@@ -79,37 +79,33 @@ def test_ave2018_from_frames_to_rows(keras_file, reference):
     caffe = np.stack(pictures)[..., ::-1].astype(np.float32) - np.float32([103.939, 116.779, 123.68])
     with torch.inference_mode():
         maps = reference(torch.from_numpy(caffe.transpose(0, 3, 1, 2).copy()))
-        rgb = reference(torch.from_numpy(caffe[..., ::-1].transpose(0, 3, 1, 2).copy()))
+        rgb = reference(torch.from_numpy(caffe[:1, ..., ::-1].transpose(0, 3, 1, 2).copy()))
     wanted = maps.numpy().transpose(0, 2, 3, 1).astype(np.float64).mean(axis=0)
     assert found.shape == (1, 7, 7, 512)
     assert found.dtype == torch.float32
     assert (wanted > 0).mean() > 0.3
     np.testing.assert_allclose(found[0], wanted, rtol=0, atol=1e-5 * wanted.max())
     # Negative control: the same frames in RGB order are another feature.
-    assert np.abs(rgb.numpy().transpose(0, 2, 3, 1).mean(axis=0) - wanted).max() > 0.05 * wanted.max()
+    assert (rgb - maps[:1]).abs().max() > 0.05 * wanted.max()
 
 
 def test_default_equals_torchvision_and_its_preset(state, reference, tmp_path):
     whole = {**state, "classifier.0.weight": torch.zeros(2, 2), "classifier.0.bias": torch.zeros(2)}
     torch.save(whole, tmp_path / "vgg19.pth")
     media = moving_picture()
-    encoder = load_changed("vgg19", tmp_path / "vgg19.pth", sampler=FrameSampler("centres", per_row=2))
+    encoder = load_changed("vgg19", tmp_path / "vgg19.pth", sampler=FrameSampler("centres", per_row=1))
     prepared = encoder.prepare(media, np.array([[3.0, 4.0]]))
     found = encoder.encode(prepared)
     preset = models.VGG19_Weights.IMAGENET1K_V1.transforms()
-    # The middles of the halves of second 3, at 30 frames a second.
-    stack = torch.stack([preset(Image.fromarray(media.frames([index])[0])) for index in (97, 112)])
-    with torch.inference_mode():
-        wanted = reference(stack).mean(dim=0).permute(1, 2, 0)
+    with torch.inference_mode():  # the frame on screen at 3.5 s, at 30 frames a second
+        wanted = reference(preset(Image.fromarray(media.frames([105])[0]))[None])[0].permute(1, 2, 0)
     assert relative_error(found[0], wanted) <= 1e-5
 
 
 def test_batch_normalised_in_both_key_formats(tmp_path):
     """torchvision's own keys and CACE-Net's `I_state_dict` of a Sequential give the network of torchvision."""
     reference = models.vgg19_bn(weights=None, init_weights=False).eval()
-    shapes = {
-        key: tuple(value.shape) for key, value in reference.state_dict().items() if key.startswith("features.")
-    }
+    shapes = {key: tuple(value.shape) for key, value in reference.state_dict().items() if key.startswith("features.")}
     state = random_state(shapes)
     reference.load_state_dict(state, strict=False)
     torch.save({**state, "classifier.0.weight": torch.zeros(2, 2)}, tmp_path / "published.pth")
@@ -174,7 +170,9 @@ def test_keras_network_and_preprocessing(state, keras_file, monkeypatch):
     network = keras.applications.VGG19(weights=None, include_top=False, input_shape=(224, 224, 3))
     for (block, number), position in zip(BLOCKS, POSITIONS, strict=True):
         kernel = state[f"features.{position}.weight"].permute(2, 3, 1, 0).numpy()
-        network.get_layer(f"block{block}_conv{number}").set_weights([kernel, state[f"features.{position}.bias"].numpy()])
+        network.get_layer(f"block{block}_conv{number}").set_weights(
+            [kernel, state[f"features.{position}.bias"].numpy()]
+        )
     media = moving_picture()
     encoder = load_changed("vgg19:ave2018", keras_file, sampler=FrameSampler("tenths", per_row=2))
     prepared = encoder.prepare(media, encoder.spec.grid.segments(10.0))[7:8]
