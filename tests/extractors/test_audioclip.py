@@ -13,6 +13,7 @@ from extractors.base import NoAudio, build
 from extractors.nets import clip_resnet
 from extractors.nets.esresnext import ESResNeXt, FrequencyBSpline, frame
 from extractors.weights import WeightsError, load_strictly, random_state_dict
+from pipeline.media import Media
 from tests.extractors import published, seeded
 from tests.extractors.fake_media import FakeMedia
 
@@ -21,6 +22,9 @@ ROW = np.array([[0.0, 1.0]])
 BY_NAME = {entry.name: entry for entry in RECIPES}
 # The prompts of `golden/make_audioclip.py`.
 PROMPTS = ("a church bell", "Two men talking, and a DOG barking!")
+
+# 44.1 kHz stereo, 10.05 s, of the data that lies beside the project.
+CLIP = Path(__file__).parents[3] / "shared" / "data" / "clips" / "WW8Scmk5YsM.wav"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,14 @@ def test_sound_equals_the_authors(golden, listener, media):
     row = listener.encode(listener.prepare(media, ROW))
     assert row.shape == (1, 1024)
     assert np.abs(row[0].numpy() - golden["sound"]).max() < 1e-4
+
+
+def test_a_real_clip_equals_the_authors(golden, listener):
+    if not CLIP.is_file():
+        pytest.skip(f"{CLIP.name} of the shared data is not here")
+    with Media(CLIP) as media:
+        row = listener.encode(listener.prepare(media, np.array([[3.0, 4.0]])))
+    assert np.abs(row[0].numpy() - golden["clip_sound"]).max() < 1e-4
 
 
 def test_samples_between_minus_one_and_one_are_noticed(golden, listener, media):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +14,17 @@ import torch
 from extractors.base import NoAudio, build
 from extractors.clap_mel import log_mel
 from extractors.htsat import HTSAT, RECIPES
-from extractors.weights import load_strictly, resolve
+from extractors.weights import WeightsError, load_file, load_strictly, resolve
+from pipeline.media import Media
 from tests.extractors import published, seeded
 from tests.extractors.fake_media import FakeMedia
 
 RATE_HZ = 32_000
 BY_NAME = {entry.name: entry for entry in RECIPES}
 ROW = np.array([[3.0, 4.0]])
+
+# 44.1 kHz stereo, 10.05 s, of the data that lies beside the project.
+CLIP = Path(__file__).parents[3] / "shared" / "data" / "clips" / "WW8Scmk5YsM.wav"
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +76,14 @@ def test_latent_equals_the_authors(golden, grid, media):
     assert np.abs(latent[0].numpy() - golden["latent"]).max() < 2e-5
 
 
+def test_a_real_clip_equals_the_authors(golden, grid):
+    if not CLIP.is_file():
+        pytest.skip(f"{CLIP.name} of the shared data is not here")
+    with Media(CLIP) as media:
+        tokens = grid.encode(grid.prepare(media, ROW))
+    assert np.abs(tokens[0, :, ::24].numpy() - golden["clip_tokens"]).max() < 5e-5
+
+
 def test_repeating_the_sound_is_not_repeating_the_spectrogram(golden, grid, media):
     """The authors' `infer_mode` repeats frames; DG-SCT repeats samples, which has no seams every 101 frames."""
     second = media.audio()[3 * RATE_HZ : 4 * RATE_HZ]
@@ -89,3 +104,29 @@ def test_other_layers_are_refused():
 
     with pytest.raises(ValueError, match="neither latent nor stage4"):
         build(dataclasses.replace(BY_NAME["htsat"].spec, layer="stage3"))
+
+
+def test_an_old_lightning_file_is_read_without_lightning(tmp_path, monkeypatch):
+    """Lightning before 1.5 keyed its callbacks by class; the file must open where Lightning is not installed."""
+    name = "pytorch_lightning.callbacks.model_checkpoint"
+    callback = type("ModelCheckpoint", (), {"__module__": name})
+    module = types.ModuleType(name)
+    module.ModelCheckpoint = callback
+    with monkeypatch.context() as patched:
+        for part in ("pytorch_lightning", "pytorch_lightning.callbacks"):
+            patched.setitem(sys.modules, part, types.ModuleType(part))
+        patched.setitem(sys.modules, name, module)
+        state = {"sed_model.bn0.bias": torch.ones(2)}
+        torch.save({"callbacks": {callback: {"best": np.float64(0.5)}}, "state_dict": state}, tmp_path / "old.ckpt")
+    assert load_file(tmp_path / "old.ckpt", "state_dict")["sed_model.bn0.bias"].tolist() == [1.0, 1.0]
+
+
+def test_a_checkpoint_that_wants_to_run_code_is_refused(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"state_dict": {"sed_model.bn0.bias": torch.ones(2)}, "extra": Runs()}, tmp_path / "evil.ckpt")
+    with pytest.raises(WeightsError, match="not a checkpoint that can be read safely"):
+        load_file(tmp_path / "evil.ckpt", "state_dict")
+    assert not (tmp_path / "ran").exists()

@@ -1,10 +1,11 @@
 """Golden arrays of CLAP: what the published code computes from seeded weights and a seeded sound.
 
     python tests/extractors/golden/make_clap.py --laion-clap SITE/laion_clap --valor VALOR/utils \
-        --out tests/extractors/golden/clap.npz
+        --clip WW8Scmk5YsM.wav --out tests/extractors/golden/clap.npz
 
 SITE/laion_clap is the unpacked PyPI package laion-clap 1.1.7 (installed without dependencies), VALOR a checkout of
-Franklin905/VALOR at 2677da9.  Only the reference's own classes compute; nothing of clave is imported but the seeds.
+Franklin905/VALOR at 2677da9, the clip is the real one of `../shared/data/clips` (44.1 kHz stereo, 10.05 s), read with
+librosa 0.11.  Only the reference's own classes compute; nothing of clave is imported but the seeds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import types
 from pathlib import Path
 
+import librosa
 import numpy as np
 import torch
 
@@ -86,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--laion-clap", type=Path, required=True)
     parser.add_argument("--valor", type=Path, required=True)
+    parser.add_argument("--clip", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     model, valor = import_reference(arguments.laion_clap, arguments.valor)
@@ -104,15 +107,17 @@ def main() -> None:
         out[f"{tag}_names"] = np.array(list(state))
         out[f"{tag}_shapes"] = np.array([",".join(map(str, value.shape)) for value in state.values()])
         if fusion:
-            edges = np.round(np.linspace(0, len(wave), 11)).astype(np.int32)
-            pieces = [wave[edges[row] : edges[row] + len(wave) // 10] for row in (0, 7)]
-            given = [features(piece, "fusion") for piece in pieces]
-            out["fusion_mel"] = given[1]["mel_fusion"][0, ::50].numpy()
-            out["fusion_rows"] = network.get_audio_embedding(given).numpy()
-            whole = wave[np.round(np.linspace(0, len(wave) - 1, 480000)).astype(np.int32)]
-            wrapper = types.SimpleNamespace(model=network, model_cfg={"audio_cfg": settings})
-            mapped = valor.My_CLAP(wrapper, "cpu").get_audio_feature_maps([features(whole, "fusion")])
-            out["fusion_map"] = mapped[0, :, ::12].numpy()
+            wrapper = valor.My_CLAP(types.SimpleNamespace(model=network, model_cfg={"audio_cfg": settings}), "cpu")
+            clip, _ = librosa.load(arguments.clip, sr=RATE_HZ)
+            for source, samples, rows in (("fusion", wave, (0, 7)), ("clip", clip, (0, 9))):
+                edges = np.round(np.linspace(0, len(samples), 11)).astype(np.int32)
+                given = [features(samples[edges[r] : edges[r] + len(samples) // 10], "fusion") for r in rows]
+                out[f"{source}_rows"] = network.get_audio_embedding(given).numpy()
+                whole = samples[np.round(np.linspace(0, len(samples) - 1, 480000)).astype(np.int32)]
+                mapped = wrapper.get_audio_feature_maps([features(whole, "fusion")])
+                out[f"{source}_map"] = mapped[0, :, ::24].numpy()
+                if source == "fusion":
+                    out["fusion_mel"] = given[1]["mel_fusion"][0, ::50].numpy()
             ids = torch.ones(len(IDS), 77, dtype=torch.long)
             for row, tokens in enumerate(IDS):
                 ids[row, : len(tokens)] = torch.tensor(tokens)

@@ -1,9 +1,11 @@
 """Golden arrays of HTS-AT: what the authors' code computes from seeded weights and a seeded sound.
 
-    python tests/extractors/golden/make_htsat.py --reference HTSAT --out tests/extractors/golden/htsat.npz
+    python tests/extractors/golden/make_htsat.py --reference HTSAT --clip WW8Scmk5YsM.wav \
+        --out tests/extractors/golden/htsat.npz
 
 HTSAT is a checkout of RetroCirce/HTS-Audio-Transformer at 2e29471; its `utils` module, which imports training
-packages, is replaced by an empty one.  Nothing of clave is imported but the seeds.
+packages, is replaced by an empty one.  The clip is the real one of `../shared/data/clips`, read with librosa 0.11.
+Nothing of clave is imported but the seeds.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import sys
 import types
 from pathlib import Path
 
+import librosa
 import numpy as np
 import torch
 
@@ -56,15 +59,17 @@ def build(reference: Path) -> torch.nn.Module:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=Path, required=True)
+    parser.add_argument("--clip", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     network = build(arguments.reference)
-    second = torch.from_numpy(seeded.sound(10 * RATE_HZ, RATE_HZ, seed=2))[ROW * RATE_HZ : (ROW + 1) * RATE_HZ]
+    clip, _ = librosa.load(arguments.clip, sr=RATE_HZ)
+    seconds = np.stack([seeded.sound(10 * RATE_HZ, RATE_HZ, seed=2), clip[: 10 * RATE_HZ]])
+    tiled = torch.from_numpy(seconds[:, ROW * RATE_HZ : (ROW + 1) * RATE_HZ])
     # DG-SCT doubles the second until it is long enough and cuts: exactly ten repeats.
-    tiled = second
-    while len(tiled) < 10 * RATE_HZ:
-        tiled = torch.cat([tiled, tiled])
-    tiled = tiled[None, : 10 * RATE_HZ]
+    while tiled.shape[1] < 10 * RATE_HZ:
+        tiled = torch.cat([tiled, tiled], dim=1)
+    tiled = tiled[:, : 10 * RATE_HZ]
     seen = []
     network.layers[-1].register_forward_hook(lambda module, given, made: seen.append(made[0]))
     latent = network(tiled)["latent_output"]
@@ -77,6 +82,8 @@ def main() -> None:
         mel=mel[0, 0, ::50].numpy(),
         latent=latent[0].numpy(),
         tokens=seen[0][0, :, ::12].numpy(),
+        clip_latent=latent[1].numpy(),
+        clip_tokens=seen[0][1, :, ::24].numpy(),
     )
     print(arguments.out, arguments.out.stat().st_size, "bytes")
 
