@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.ave import SEGMENTS, mil_labels, segment_labels
+from pipeline.datasets.ave import SEGMENTS
+from pipeline.exporting.ave_labels import write_array, write_labels, write_orders
 from pipeline.exporting.request import Coverage, Export, Request, Role, choose, clip_array, cover
-from pipeline.manifest import Manifest
 from pipeline.store import FeatureStore, StoreError
 
 ROLES = (
@@ -47,8 +47,8 @@ def write(request: Request) -> Export:
     shapes = {role: (SEGMENTS, *request.store.spec(key).shape) for role, key in keys.items()}
     source = _rows(request.store, keys, found, shapes)
     _features(request.folder, "", source, len(found.rows), shapes, dtype, export)
-    _labels(request.folder, request.manifest, found.rows, export)
-    _orders(request, found.rows, export)
+    write_labels(request.folder, request.manifest, found.rows, export)
+    write_orders(request.folder, request.manifest, found.rows, export)
     if request.background:
         _background(request, dtype, shapes, export)
     else:
@@ -105,7 +105,7 @@ def _features(
                     data[position] = np.zeros(shape, dtype)
         export.arrays[path.name] = {"shape": [count, *shape], "dtype": dtype.name}
         if mean_path:
-            _array(mean_path, means, export)
+            write_array(mean_path, means, export)
         _read_back(path, role, source, count, dtype)
 
 
@@ -126,50 +126,6 @@ def _read_back(path: Path, role: str, source: Callable, count: int, dtype: np.dt
                 raise StoreError(f"{path.name}: row {position} does not read back as it was written")
 
 
-def _array(path: Path, values: np.ndarray, export: Export, key: str = "avadataset") -> None:
-    import h5py
-
-    with h5py.File(path, "w") as file:
-        file.create_dataset(key, data=values)
-    export.arrays[path.name] = {"shape": list(values.shape), "dtype": values.dtype.name}
-
-
-def _labels(folder: Path, manifest: Manifest, rows: list[int], export: Export) -> None:
-    segments, clips = segment_labels(manifest)[rows], mil_labels(manifest)[rows]
-    for name, values in (
-        ("labels.h5", segments),
-        ("right_labels.h5", segments),
-        ("mil_labels.h5", clips),
-        ("prob_label.h5", segments.mean(axis=1, dtype=np.float32)),
-        ("labels_closs.h5", 1 - segments[..., -1]),
-    ):
-        _array(folder / name, values, export)
-
-
-def _orders(request: Request, rows: list[int], export: Export) -> None:
-    """The splits as row numbers; renumbered together with the rows."""
-    manifest = request.manifest
-    orders = manifest.facts.get("orders")
-    if orders is None:
-        orders = {
-            split: [row for row, clip in enumerate(manifest.clips) if clip.split == split]
-            for split in ("train", "val", "test")
-        }
-        export.notes.append("the manifest has no *_order_match split, so the cross-modality files are not written")
-    position = {row: new for new, row in enumerate(rows)}
-    for name, order in orders.items():
-        split, _, match = name.partition("_")
-        kept = np.array([position[row] for row in order if row in position], dtype=np.int64)
-        _array(request.folder / f"{split}_order{'_match' if match else ''}.h5", kept, export, "order")
-    for peer, least, size in (("AVE-ECCV18 and PSP", 402, None), ("CMRAN, CMBS, DIMN and CACE-Net", None, 16)):
-        for name in ("val", "test"):
-            length = export.arrays.get(f"{name}_order.h5", {"shape": [0]})["shape"][0]
-            if least and length < least:
-                export.notes.append(f"{peer} need at least {least} rows in {name}_order.h5, it has {length}")
-            if size and name == "test" and length % size == 1:
-                export.notes.append(f"{peer} break on a last test batch of one sample: {length} mod {size} is 1")
-
-
 def _background(request: Request, dtype: np.dtype, shapes: dict[str, tuple[int, ...]], export: Export) -> None:
     """The three `noisy` files: clips without any event of the vocabulary, in the order of their manifest."""
     manifest, store = request.background
@@ -181,7 +137,7 @@ def _background(request: Request, dtype: np.dtype, shapes: dict[str, tuple[int, 
     _features(request.folder, "_noisy", source, len(found.rows), shapes, dtype, export)
     labels = np.zeros((len(found.rows), len(request.manifest.classes) + 1), np.float32)
     labels[:, -1] = 1
-    _array(request.folder / "labels_noisy.h5", labels, export)
+    write_array(request.folder / "labels_noisy.h5", labels, export)
     export.missing += [entry | {"background": True} for entry in found.missing]
     if len(request.manifest) > 8000:
         export.notes.append("PSP's weak mode numbers background clips from 8000, so it needs fewer than 8000 rows")

@@ -73,7 +73,7 @@ def write(request: Request) -> Export:
     for role, count in spread(_write_clips, jobs, request.workers, request.scheduler):
         first = export.arrays.setdefault(FOLDERS[role][0], {"shape": list(shapes[role]), "dtype": dtype, "files": 0})
         first["files"] += count
-    _lists(request, found, export)
+    write_lists(request, request.folder / "data", found.rows, export)
     if request.labels:
         _pseudo_labels(request, found, export)
     export.notes += _notes(keys, dtype, request)
@@ -135,10 +135,9 @@ def _write_clips(
     return role, len(clips)
 
 
-def _lists(request: Request, found: Coverage, export: Export) -> None:
+def write_lists(request: Request, data: Path, rows: list[int], export: Export) -> None:
     """The six csv files: the published ones if given and nothing was dropped, else from the manifest."""
-    data = request.folder / "data"
-    data.mkdir(exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True)
     if request.annotations:
         names = [*CLIP_LISTS.values(), *EVENT_LISTS.values(), FULL_LIST]
         if lacking := [name for name in names if not (request.annotations / name).is_file()]:
@@ -152,22 +151,22 @@ def _lists(request: Request, found: Coverage, export: Export) -> None:
             else:
                 shutil.copyfile(request.annotations / name, data / name)
         return
-    clips = [request.manifest.clips[row] for row in found.rows]
+    clips = [request.manifest.clips[row] for row in rows]
     ordered = [clip for split in CLIP_LISTS for clip in clips if clip.split == split]
     for name, members in [
         (FULL_LIST, ordered),
         *((CLIP_LISTS[s], [c for c in clips if c.split == s]) for s in CLIP_LISTS),
     ]:
-        rows = [(clip.id, ",".join(clip.labels)) for clip in members]
-        (data / name).write_bytes(_table(("filename", "event_labels"), rows))
+        table = [(clip.id, ",".join(clip.labels)) for clip in members]
+        (data / name).write_bytes(_table(("filename", "event_labels"), table))
     for modality, name in EVENT_LISTS.items():
-        rows = [
+        table = [
             (clip.id, int(event.start_s), int(event.end_s), event.label)
             for clip in ordered
             for event in clip.events
             if clip.split != "train" and event.modality in (modality, "both")
         ]
-        (data / name).write_bytes(_table(("filename", "onset", "offset", "event_labels"), rows))
+        (data / name).write_bytes(_table(("filename", "onset", "offset", "event_labels"), table))
     export.notes.append("the csv files were written from the manifest; --annotations DIR copies the published ones")
 
 

@@ -108,7 +108,10 @@ def test_the_same_inputs_give_the_same_bytes_and_another_folder_is_never_touched
         assert path.read_bytes() == (made / "two" / path.name).read_bytes(), path.name
     (made / "thesis").mkdir()
     (made / "thesis" / "chapter.tex").write_text("mine")
-    for out, more, message in [("thesis", ["--overwrite"], "not made by this command"), ("one", [], "--overwrite replaces")]:
+    for out, more, message in [
+        ("thesis", ["--overwrite"], "not made by this command"),
+        ("one", [], "--overwrite replaces"),
+    ]:
         with pytest.raises(SystemExit):
             export(made, "ave-h5", *more, out=out)
         assert message in capsys.readouterr().err
@@ -250,12 +253,12 @@ def test_llp_lists_written_from_the_manifest_equal_the_published_ones(tmp_path):
     """Except one row with a repeated label, and the evaluation rows that every evaluator ignores."""
     if not (DATA / "llp" / "AVVP_train.csv").exists():
         pytest.skip("the public LLP annotation files are not beside the project")
-    from pipeline.exporting.llp_npy import _lists
-    from pipeline.exporting.request import Coverage, Export, Request
+    from pipeline.exporting.llp_npy import write_lists
+    from pipeline.exporting.request import Export, Request
 
     made = llp.read(describe("llp"), DATA / "llp")
-    everything = Coverage(list(range(len(made))), np.arange(len(made)), {}, [])
-    _lists(Request(made, None, tmp_path), everything, Export())
+    everything = list(range(len(made)))
+    write_lists(Request(made, None, tmp_path), tmp_path / "data", everything, Export())
     for name in ("AVVP_train.csv", "AVVP_val_pd.csv"):
         assert (tmp_path / "data" / name).read_bytes() == (DATA / "llp" / name).read_bytes()
     written = (tmp_path / "data" / "AVVP_test_pd.csv").read_text().splitlines()
@@ -267,7 +270,7 @@ def test_llp_lists_written_from_the_manifest_equal_the_published_ones(tmp_path):
         wanted = sorted((DATA / "llp" / name).read_text().splitlines())
         assert len(wanted) - len(rows) == ignored + inverted
         assert set(rows) <= set(wanted)
-    _lists(Request(made, None, tmp_path, annotations=DATA / "llp"), everything, Export())
+    write_lists(Request(made, None, tmp_path, annotations=DATA / "llp"), tmp_path / "data", everything, Export())
     for path in (tmp_path / "data").iterdir():
         assert path.read_bytes() == (DATA / "llp" / path.name).read_bytes()
 
@@ -296,3 +299,154 @@ def test_lsld_archives_hold_cpu_tensors_by_id(tmp_path):
     assert isinstance(tensor, torch.Tensor)
     assert tensor.device.type == "cpu"
     np.testing.assert_array_equal(tensor.float().numpy(), 1 - labels)
+
+
+# ---- unav-npy --------------------------------------------------------------------------------------------------------
+
+
+def unav_manifest():
+    events = (Event("dog", "both", 0.5, 3.25), Event("cat", "both", 1.0, 2.0))
+    clips = [Clip(f"abcdefghij{i}", f"abcdefghij{i}", None, 10.0 + i, split, ("dog",), events) for i, split in
+             enumerate(("train", "val", "test"))]  # fmt: skip
+    return Manifest("unav100", tuple(clips), ("cat", "dog"))
+
+
+def test_unav_npy_writes_the_flat_folder_and_the_json(tmp_path):
+    made = unav_manifest()
+    made.save(tmp_path / "M.parquet")
+    rgb = factory.spec("i3d-rgb", (16,), recipe="unav2023", count=None, modality="visual")
+    flow = factory.spec("i3d-flow", (16,), recipe="unav2023", count=None, modality="visual")
+    vggish = factory.spec("vggish", (8,), recipe="unav2023", count=None, window_s=0.5)
+    store = factory.store(tmp_path / "S", made, [rgb, vggish], absent={1})
+    store = factory.FeatureStore.create(tmp_path / "S", made, [flow])
+    writer = store.writer(flow.key, 0)
+    for row, count in enumerate((10, 11, 11)):  # one row short of rgb for clip 2
+        writer.put(row, factory.rows_of(flow, row, count), flow.grid.segments(float(count)))
+    writer.commit()
+    assert export(tmp_path, "unav-npy", "--missing", "renumber") == 0
+    folder = tmp_path / "out/data/unav_100"
+    names = sorted(path.name for path in (folder / "av_features").iterdir())
+    assert names == [f"abcdefghij{i}_{kind}.npy" for i in (0, 2) for kind in ("flow", "rgb", "vggish")]
+    assert np.load(folder / "av_features/abcdefghij2_rgb.npy").shape == (11, 16)
+    assert np.load(folder / "av_features/abcdefghij2_vggish.npy").dtype == np.float32
+    np.testing.assert_array_equal(
+        np.load(folder / "av_features/abcdefghij0_vggish.npy"), factory.rows_of(vggish, 0, 20)
+    )
+    database = json.loads((folder / "annotations/unav100_annotations.json").read_text())["database"]
+    assert database["abcdefghij2"] == {
+        "duration": 12.0,
+        "subset": "test",
+        "annotations": [
+            {"segment": [0.5, 3.25], "label": "dog", "label_id": 1},
+            {"segment": [1.0, 2.0], "label": "cat", "label_id": 0},
+        ],
+    }
+    assert list(database) == ["abcdefghij0", "abcdefghij2"]
+    assert "cut to the shorter" in (tmp_path / "out/export.json").read_text()
+    assert export(tmp_path, "unav-npy", out="kept") == 0
+    zeros = np.load(tmp_path / "kept/data/unav_100/av_features/abcdefghij1_rgb.npy")
+    assert zeros.shape == (11, 16)
+    assert not zeros.any()
+
+
+def test_the_unav_json_equals_the_published_one(tmp_path):
+    if not (DATA / "unav100" / "unav100_annotations.json").exists():
+        pytest.skip("the public UnAV-100 annotation file is not beside the project")
+    from pipeline.datasets import unav100
+    from pipeline.exporting.unav_npy import annotations
+
+    made = unav100.read(describe("unav100"), DATA / "unav100")
+    published = json.loads((DATA / "unav100" / "unav100_annotations.json").read_text())
+    assert annotations(made, list(range(len(made)))) == published
+
+
+# ---- hdf5 and webdataset ---------------------------------------------------------------------------------------------
+
+
+def test_hdf5_is_one_file_per_block_and_a_master_that_moves_with_them(made):
+    assert export(made, "hdf5") == 0
+    (made / "out").rename(made / "moved")
+    with h5py.File(made / "moved" / "ave.h5") as file:
+        group = file[AUDIO.key]
+        assert group["values"].is_virtual
+        assert len(group["values"].virtual_sources()) == 3
+        assert [axis.label for axis in group["values"].dims] == ["clip", "segment", "feature"]
+        assert group["clip"].asstr()[:].tolist() == list(DEMO.ids)
+        for row in range(10):
+            assert group["length"][row] == (0 if row == 3 else 10)
+            expected = np.full((10, 6), np.nan) if row == 3 else factory.rows_of(AUDIO, row, 10)
+            np.testing.assert_array_equal(group["values"][row], expected)
+        assert group["segments"].attrs["units"] == "s"
+    with h5py.File(made / "moved" / "blocks" / AUDIO.key / "000002.h5") as file:
+        np.testing.assert_array_equal(file["values"][1], factory.rows_of(AUDIO, 9, 10))
+
+
+def test_hdf5_check_names_a_block_file_that_is_gone(made):
+    from pipeline.exporting.hdf5 import check
+
+    assert export(made, "hdf5") == 0
+    store = factory.FeatureStore.open(made / "S")
+    assert check(made / "out" / "ave.h5", store) == []
+    (made / "out" / "blocks" / AUDIO.key / "000001.h5").unlink()
+    (problem,) = check(made / "out" / "ave.h5", store)
+    assert "000001.h5 is missing" in problem
+
+
+def test_webdataset_round_trips_and_is_deterministic(made):
+    import io
+
+    import webdataset
+
+    assert export(made, "webdataset", out="one") == 0
+    assert export(made, "webdataset", out="two") == 0
+    names = sorted(path.name for path in (made / "one").glob("*.tar"))
+    assert names == ["test-000000.tar", "train-000000.tar", "val-000000.tar"]
+    seen = {}
+    for name in names:
+        assert (made / "one" / name).read_bytes() == (made / "two" / name).read_bytes()
+        for sample in webdataset.WebDataset(str(made / "one" / name), shardshuffle=False):
+            seen[int(sample["__key__"])] = sample
+    assert sorted(seen) == list(range(10))
+    for row, sample in seen.items():
+        assert json.loads(sample["json"])["id"] == DEMO.ids[row]
+        assert ("vggish_ave2018.npy" in sample) == (row != 3)
+        values = np.load(io.BytesIO(sample["vgg19_ave2018.npy"]))
+        np.testing.assert_array_equal(values, factory.rows_of(VISUAL, row, 10))
+
+
+# ---- dgsct -----------------------------------------------------------------------------------------------------------
+
+
+def test_dgsct_writes_ten_frames_and_ten_seconds_for_every_video(tmp_path, capsys):
+    from PIL import Image
+
+    clip = DATA / "clips" / "BjCEufrlXm4.mp4"
+    if not clip.exists():
+        pytest.skip("the public sample clips are not beside the project")
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "BjCEufrlXm4.mp4").symlink_to(clip)
+    ids = ["BjCEufrlXm4", "BjCEufrlXm4", "absentvideo"]
+    events = [Event(label, "both", 2, 5) for label in ("Bell", "Dog", "Cat")]
+    clips = [Clip(f"{i}_{ids[i]}", ids[i], None, 10.0, "train", (e.label,), (e,)) for i, e in enumerate(events)]
+    Manifest("ave", tuple(clips), ("Bell", "Dog", "Cat")).save(tmp_path / "M.parquet")
+    options = ["--manifest", tmp_path / "M.parquet", "--media", tmp_path / "media", "--format", "dgsct"]
+    assert main([str(option) for option in [*options, "--out", tmp_path / "out"]]) == 0
+    root = tmp_path / "out/data/AVE"
+    assert sorted(path.name for path in (root / "frames").iterdir()) == ["BjCEufrlXm4", "absentvideo"]
+    frames = sorted((root / "frames" / "BjCEufrlXm4").iterdir())
+    assert [path.name for path in frames] == [f"{number:08d}.jpg" for number in range(1, 11)]
+    assert Image.open(frames[0]).size == (320, 240)
+    wave = np.load(root / "wave" / "BjCEufrlXm4.npy")
+    assert (wave.shape, wave.dtype) == ((320_000,), np.float32)
+    assert 0.01 < np.abs(wave).max() <= 1
+    assert not np.load(root / "wave" / "absentvideo.npy").any()
+    assert (root / "Annotations.txt").read_text().splitlines() == [
+        "Category&VideoID&Quality&StartTime&EndTime",
+        "Bell&BjCEufrlXm4&good&2&5",
+        "Dog&BjCEufrlXm4&good&2&5",
+        "Cat&absentvideo&good&2&5",
+    ]
+    assert h5(root / "mil_labels.h5").argmax(axis=1).tolist() == [0, 1, 2]
+    assert main([str(option) for option in [*options, "--out", tmp_path / "less", "--missing", "renumber"]]) == 0
+    assert not (tmp_path / "less/data/AVE/wave/absentvideo.npy").exists()
+    assert len(h5(tmp_path / "less/data/AVE/labels.h5")) == 2

@@ -1,0 +1,56 @@
+"""Labels and splits of AVE in HDF5, one file per array; shared by the layouts that carry them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets.ave import mil_labels, segment_labels
+from pipeline.exporting.request import Export
+from pipeline.manifest import Manifest
+
+
+def write_array(path: Path, values: np.ndarray, export: Export, key: str = "avadataset") -> None:
+    """One HDF5 file with one contiguous dataset."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset(key, data=values)
+    export.arrays[path.name] = {"shape": list(values.shape), "dtype": values.dtype.name}
+
+
+def write_labels(folder: Path, manifest: Manifest, rows: list[int], export: Export) -> None:
+    """The five label files of the exported rows."""
+    segments, clips = segment_labels(manifest)[rows], mil_labels(manifest)[rows]
+    for name, values in (
+        ("labels.h5", segments),
+        ("right_labels.h5", segments),
+        ("mil_labels.h5", clips),
+        ("prob_label.h5", segments.mean(axis=1, dtype=np.float32)),
+        ("labels_closs.h5", 1 - segments[..., -1]),
+    ):
+        write_array(folder / name, values, export)
+
+
+def write_orders(folder: Path, manifest: Manifest, rows: list[int], export: Export) -> None:
+    """The splits as row numbers; renumbered together with the rows."""
+    orders = manifest.facts.get("orders")
+    if orders is None:
+        orders = {
+            split: [row for row, clip in enumerate(manifest.clips) if clip.split == split]
+            for split in ("train", "val", "test")
+        }
+        export.notes.append("the manifest has no *_order_match split, so the cross-modality files are not written")
+    position = {row: new for new, row in enumerate(rows)}
+    for name, order in orders.items():
+        split, _, match = name.partition("_")
+        kept = np.array([position[row] for row in order if row in position], dtype=np.int64)
+        write_array(folder / f"{split}_order{'_match' if match else ''}.h5", kept, export, "order")
+    for peer, least, size in (("AVE-ECCV18 and PSP", 402, None), ("CMRAN, CMBS, DIMN and CACE-Net", None, 16)):
+        for name in ("val", "test"):
+            length = export.arrays.get(f"{name}_order.h5", {"shape": [0]})["shape"][0]
+            if least and length < least:
+                export.notes.append(f"{peer} need at least {least} rows in {name}_order.h5, it has {length}")
+            if size and name == "test" and length % size == 1:
+                export.notes.append(f"{peer} break on a last test batch of one sample: {length} mod {size} is 1")
