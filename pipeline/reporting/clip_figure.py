@@ -34,8 +34,8 @@ def draw(duration_s: float, sound: Sound | None, timelines: Sequence[Timeline], 
     lanes = _lanes(timelines)
     bands = [] if sound is None else ["wave", "spectrogram"]
     heights = [_BAND_IN[band] for band in bands]
-    lanes_in = sum(_BAND_IN["title" if lane.label is None else "lane"] for lane in lanes) + 0.08
-    heights.append(max(lanes_in, 0.3))
+    if lanes or sound is None:
+        heights.append(max(sum(_BAND_IN["title" if lane.label is None else "lane"] for lane in lanes) + 0.08, 0.3))
     gap_in, top_in, bottom_in = 0.1, 0.06, 0.5
     height_in = sum(heights) + gap_in * (len(heights) - 1) + top_in + bottom_in
     with style():
@@ -56,7 +56,8 @@ def draw(duration_s: float, sound: Sound | None, timelines: Sequence[Timeline], 
         if sound is not None:
             _wave(made[0], sound)
             _spectrogram(made[1], sound, duration_s)
-        _draw_lanes(made[-1], lanes, duration_s)
+        if lanes or sound is None:
+            _draw_lanes(made[-1], lanes, duration_s)
         made[-1].tick_params(axis="x", labelbottom=True)
         made[-1].set_xlabel("time from the start of the clip, s")
         return to_svg(figure, prefix, label)
@@ -68,7 +69,7 @@ def _wave(axes: Axes, sound: Sound) -> None:
     axes.set_ylim(-peak, peak)
     axes.set_yticks([-peak, 0, peak], [f"{-peak:.2g}", "0", f"{peak:.2g}"])
     axes.set_ylabel("amplitude", fontsize=8.5)
-    axes.yaxis.set_label_coords(-0.065, 0.5)
+    axes.yaxis.set_label_coords(-0.078, 0.5)
     axes.tick_params(axis="y", labelsize=8)
 
 
@@ -84,7 +85,7 @@ def _spectrogram(axes: Axes, sound: Sound, duration_s: float) -> None:
     axes.set_yticks(places, [f"{mark / 1000:g} kHz" if mark >= 1000 else f"{mark} Hz" for mark in marks_hz])
     axes.tick_params(axis="y", labelsize=8)
     axes.text(
-        -0.065, 0.5, "frequency", transform=axes.transAxes, rotation=90, ha="center", va="center",
+        -0.078, 0.5, "frequency", transform=axes.transAxes, rotation=90, ha="center", va="center",
         fontsize=8.5, color=colour("quiet"),
     )  # fmt: skip
 

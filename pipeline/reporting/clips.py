@@ -67,9 +67,9 @@ def choose(run: Run, decisions: Sequence[Decisions], count: int) -> list[tuple[C
     """
     if decisions:
         return _by_error(run, decisions, count)
-    clips = _with_rows(run)
-    if not clips:
-        clips = [clip for clip in _spread(run.manifest.clips, 8 * count) if _has_media(run, clip)]
+    if clips := _with_rows(run):
+        return [(clip, "spread over the clips that have rows") for clip in _varied(clips, count)]
+    clips = [clip for clip in _spread(run.manifest.clips, 8 * count) if _has_media(run, clip)]
     return [(clip, "spread over the clips that have media") for clip in _varied(clips, count)]
 
 
