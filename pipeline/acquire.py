@@ -69,10 +69,7 @@ def _run(arguments: argparse.Namespace, manifest: Any, clips: list, ledger: Any,
         return BROKE
     source = _source(arguments, shelf)
     plan = make_plan(clips, manifest.dataset, source, ledger, shelf, arguments.retry)
-    for attempt in plan.nowhere:
-        last = ledger.last(attempt.clip)
-        if last is None or (last.outcome, last.message) != (attempt.outcome, attempt.message):
-            ledger.add(attempt)
+    ledger.add(*(attempt for attempt in plan.nowhere if not _is_known(attempt, ledger)))
     log(
         f"{len(plan.done)} clips are here, {plan.clips} to get in {len(plan.jobs)} download(s) or file(s), "
         f"{len(plan.nowhere)} not to be had from this source, {len(plan.given_up)} given up before"
@@ -87,12 +84,25 @@ def _run(arguments: argparse.Namespace, manifest: Any, clips: list, ledger: Any,
     )
     pause_s = PAUSES_S[arguments.source] if arguments.pause is None else arguments.pause
     pace = Pace(pause_s=pause_s, first_wait_s=arguments.backoff)
-    stop = Collector(source, shelf, ledger, pace, settings, manifest.dataset).run(plan.jobs, arguments.concurrency)
+    collector = Collector(source, shelf, ledger, pace, settings, manifest.dataset)
+    stop = collector.run(plan.jobs, arguments.concurrency)
+    if collector.network_is_down:
+        _finish(arguments, manifest, ledger, shelf, write=False)
+        log(
+            "stopped: download after download ended in network trouble.  Run the same command when the network is back."
+        )
+        return BROKE
     if stop is not None:
         _finish(arguments, manifest, ledger, shelf, write=False)
         announce(stop)
         return BROKE
     return _finish(arguments, manifest, ledger, shelf, write=True)
+
+
+def _is_known(attempt: Any, ledger: Any) -> bool:
+    """Whether the ledger's last word on the clip is this already."""
+    last = ledger.last(attempt.clip)
+    return last is not None and (last.outcome, last.message) == (attempt.outcome, attempt.message)
 
 
 def _finish(arguments: argparse.Namespace, manifest: Any, ledger: Any, shelf: Any, write: bool) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from pipeline.run import Progress, log, write_json
 _TRY_AGAIN = ("transient", "truncated")
 # After these the download may be sound, so it is kept for the next run.
 _KEEP_DOWNLOAD = ("crashed", "timeout")
+# So many downloads in a row that end in network trouble mean that the network is down, not the videos.
+TROUBLE_IN_A_ROW = 20
 _DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -74,6 +77,8 @@ class Collector:
         self.source, self.shelf, self.ledger, self.pace = source, shelf, ledger, pace
         self.settings, self.dataset, self.quiet = settings, dataset, quiet
         self.stopped: Stop | None = None
+        self.network_is_down = False
+        self._trouble = 0
         self._stop = threading.Event()
         self._local = threading.local()
         self._checkers: list[Checker] = []
@@ -161,6 +166,7 @@ class Collector:
                     return None, place
             try:
                 fetched = self.source.fetch(place, folder)
+                self._trouble = 0
                 if fetched.owned:
                     write_json(folder / "fetched.json", {"file": fetched.path.name})
                 return fetched, place
@@ -175,12 +181,20 @@ class Collector:
                 if not again or too_long or self._stop.is_set():
                     if refusal.again != LATER:
                         _remove(folder)
+                    self._count_trouble(refusal)
                     return None, place
                 self.pace.back_off(failures, refusal.retry_after_s)
 
     def _refused(self, refusal: Refusal, clips: list[Clip], place: Place) -> None:
-        for clip in clips:
-            self.ledger.add(self._attempt(clip, place, refusal.outcome, refusal.message, refusal.again))
+        message, outcome, again = refusal.message, refusal.outcome, refusal.again
+        self.ledger.add(*(self._attempt(clip, place, outcome, message, again) for clip in clips))
+
+    def _count_trouble(self, refusal: Refusal) -> None:
+        with self._lock:
+            self._trouble = self._trouble + 1 if refusal.outcome == "transient" else 0
+            if self._trouble >= TROUBLE_IN_A_ROW:
+                self.network_is_down = True
+                self._stop.set()
 
     def _stop_run(self, refusal: Refusal) -> None:
         self._stop.set()
@@ -283,7 +297,7 @@ class Collector:
             source=self.source.name,
             place=place.name,
             time=now(),
-            versions=self.source.versions(),
+            versions=self.source.versions() | {"av": metadata.version("av")},
             media=media,
         )
 

@@ -114,30 +114,34 @@ class Ledger:
     def _keep(self, attempt: Attempt) -> None:
         self.attempts.setdefault(attempt.clip, []).append(attempt)
 
-    def add(self, attempt: Attempt) -> None:
-        """Append an attempt.  It is on the disk when this returns."""
+    def add(self, *attempts: Attempt) -> None:
+        """Append attempts.  They are on the disk when this returns."""
+        attempts = tuple(
+            replace(attempt, message=redact(attempt.message), place=redact(attempt.place)) for attempt in attempts
+        )
         with self._lock:
-            attempt = replace(attempt, message=redact(attempt.message), place=redact(attempt.place))
-            self._append(attempt.to_dict())
-            self._keep(attempt)
+            self._append([attempt.to_dict() for attempt in attempts])
+            for attempt in attempts:
+                self._keep(attempt)
 
     def stop(self, stop: Stop) -> None:
         """Append that the site asked us to go away."""
+        stop = replace(stop, message=redact(stop.message))
         with self._lock:
-            self._append(
-                {name: getattr(stop, name) for name in Stop.__dataclass_fields__} | {"message": redact(stop.message)}
-            )
+            self._append([{name: getattr(stop, name) for name in Stop.__dataclass_fields__}])
             self.stops.append(stop)
 
-    def _append(self, values: dict[str, Any]) -> None:
-        line = json.dumps(values, ensure_ascii=False).encode() + b"\n"
+    def _append(self, records: list[dict[str, Any]]) -> None:
+        if not records:
+            return
+        lines = b"".join(json.dumps(values, ensure_ascii=False).encode(errors="replace") + b"\n" for values in records)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab+") as file:
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
-                    line = b"\n" + line
-            file.write(line)
+                    lines = b"\n" + lines
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
 

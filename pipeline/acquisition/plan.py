@@ -59,7 +59,7 @@ def make_plan(clips: Iterable[Clip], dataset: str, source: Source, ledger: Ledge
             continue
         before = [attempt for attempt in ledger.attempts.get(clip.id, []) if attempt.source == source.name]
         last = before[-1] if before else None
-        if last is not None and _is_given_up(last, retry) and shelf.intention(clip.id) is None:
+        if last is not None and _is_given_up(last, clip, retry) and shelf.intention(clip.id) is None:
             plan.given_up.append(clip.id)
             continue
         place = source.locate(clip)
@@ -83,9 +83,11 @@ def _problem(clip: Clip, place: Place | None, source: Source) -> str:
     return ""
 
 
-def _is_given_up(last: Attempt, retry: str) -> bool:
+def _is_given_up(last: Attempt, clip: Clip, retry: str) -> bool:
     if last.outcome == "ok":
         return False  # delivered once, gone since
+    if last.outcome == "wrong-length" and clip.start_s is not None:
+        return retry == "none"  # now it is known where to cut
     if last.again == NEVER:
         return retry != "all"
     return last.again == LATER and retry == "none"

@@ -198,6 +198,7 @@ def test_youtube_by_way_of_yt_dlp(server, tmp_path):
     assert len({path for path in server.gets() if "v=-0000000001" in path}) == 1
     assert [first_number(run.media / name) for name in ("-a.mp4", "-b.mp4")] == [13, 49]
     assert run.attempts()["-d"] == ["absent"]
+    assert server.most_active == 1
     assert "yt-dlp" in run.records()[-1]["versions"]
     asked = len(server.requests)
     (tmp_path / "offsets.csv").write_text("-zzzzzzzzzz,1.5,3.5\n")
@@ -297,6 +298,55 @@ def test_hostile_archives_are_refused_whole(files, tmp_path, capsys):
     assert not list(run.media.glob("*.mp4"))
 
 
+def test_a_network_that_is_down_ends_the_run(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.acquisition.collect.TROUBLE_IN_A_ROW", 3)
+    run = Run(tmp_path, [_clip(number) for number in range(6)])
+    command = ("--source", "http", "--from", f"{server.url}/503/v.mp4?v={{source_id}}", "--tries", "1")
+    assert run(*command) == 1
+    assert len(server.requests) == 3
+    assert "network" in capsys.readouterr().err
+    assert not (tmp_path / "receipt.json").exists()
+
+
+def test_offsets_given_later_are_used(files, tmp_path):
+    (tmp_path / "have").mkdir()
+    (tmp_path / "have" / "-aBcDeFgHiJ.mp4").write_bytes((files / "v.mp4").read_bytes())
+    run = Run(tmp_path, [Clip("0_x", "-aBcDeFgHiJ", None, 2.0)])
+    command = ("--source", "folder", "--from", tmp_path / "have")
+    assert run(*command) == 0
+    (tmp_path / "offsets.csv").write_text("-aBcDeFgHiJ,1,3\n")
+    assert run(*command, "--offsets", tmp_path / "offsets.csv") == 0
+    assert run.attempts() == {"0_x": ["wrong-length", "ok"]}
+    assert first_number(run.media / "0_x.mp4") == 25
+
+
+def test_manners(server, tmp_path):
+    """Pauses between downloads, two at a time only when asked, links instead of copies, streams that are needed."""
+    clips = [_clip(number) for number in range(4)]
+    (tmp_path / "a").mkdir()
+    run = Run(tmp_path / "a", clips)
+    origin = f"{server.url}/ok/v.mp4?v={{source_id}}"
+    started = time.monotonic()
+    assert run("--source", "http", "--from", origin, "--pause", "0.4") == 0
+    assert time.monotonic() - started >= 3 * 0.4
+    assert server.most_active == 1
+    (tmp_path / "b").mkdir()
+    run = Run(tmp_path / "b", clips)
+    assert run("--source", "http", "--from", origin, "--concurrency", "2") == 0
+    assert run.receipt()["counts"]["outcomes"] == {"ok": 4}
+    assert server.most_active <= 2
+
+    (tmp_path / "have").mkdir()
+    silent = media_factory.no_audio(tmp_path / "have" / f"{clips[0].id}.mp4", duration_s=2, width=64, height=48)
+    run = Run(tmp_path, clips[:1])
+    command = ("--source", "folder", "--from", tmp_path / "have", "--link")
+    assert run(*command) == 0
+    assert not list(run.media.glob("*.mp4"))
+    assert run(*command, "--need", "video", "--retry", "all") == 0
+    assert (run.media / silent.name).samefile(silent)
+    assert run.attempts() == {clips[0].id: ["no-audio", "ok"]}
+
+
 def test_usage(tmp_path, capsys):
     assert acquire.main(["--manifest", "x"]) == 2
     assert "--media, --ledger" in capsys.readouterr().err
@@ -326,7 +376,7 @@ def test_annotation_files(tmp_path, capsys):
     assert "failed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_killed_at_random_moments_it_ends_the_same(server, tmp_path, kills):
     """kill -9 again and again; the final files, records and outcomes equal those of a run left alone."""
     clips = [_clip(number, 0.3 * part, f"-{number}-{part}") for number in range(3) for part in range(2)]

@@ -1,5 +1,7 @@
 """The HTTP client against a server that misbehaves on demand."""
 
+import time
+
 import pytest
 
 from pipeline.acquisition.client import Client, ClientSettings, address_kind, check_url
@@ -52,6 +54,12 @@ def test_misbehaviour_has_a_name(server, tmp_path, how, outcome, words):
     assert caught.value.outcome == outcome
     assert words in caught.value.message
     assert not (tmp_path / "got").exists()
+
+
+def test_the_rate_limit_is_obeyed(server, tmp_path):
+    started = time.monotonic()
+    Client(ClientSettings(bytes_per_s=300_000)).fetch(f"{server.url}/ok/v.mp4", tmp_path / "got")
+    assert time.monotonic() - started >= len(DATA) / 300_000
 
 
 def test_retry_after_comes_through(server, tmp_path):
