@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from extractors.base import Encoder, MediaView
+from extractors.clip import tokenize
 from extractors.frame_encoder import FrameEncoder
 from extractors.lazy_tower import LazyTower
 from extractors.nets import clip_resnet
@@ -50,16 +51,13 @@ class PictureTower(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
 
 
-class _WithText:
+class _WithText(Encoder):
     """`encode_text` and `logit_scale` of both encoders."""
 
     #: First part of the published names that belong to the encoder's own tower.
     _own: tuple[str, ...]
     _scale_name: str
     _text: LazyTower
-    spec: FeatureSpec
-    network: nn.Module
-    device: torch.device
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Published keys of the encoder's own tower; the text tower's are kept, the third tower's left out."""
@@ -81,16 +79,17 @@ class _WithText:
             ValueError: a prompt is longer than 77 tokens.
             WeightsError: the checkpoint has no text tower.
         """
-        tokens = clip_resnet.tokenize(prompts).to(self.device)
+        tokens = tokenize(prompts).to(self.device)
         tower = self._text.get(self.spec, self.device)
-        rows = torch.cat([tower(part) for part in tokens.split(_PROMPTS_PER_BATCH)])
+        with self.arithmetic(self.device):
+            rows = torch.cat([tower(part) for part in tokens.split(_PROMPTS_PER_BATCH)])
         return nn.functional.normalize(rows.float(), dim=-1)
 
 
 _PARTS = ("audio", "visual", "logit_scale", "logit_scale_ai", "logit_scale_at")
 
 
-class AudioClip(_WithText, Encoder):
+class AudioClip(_WithText):
     """One second of samples to 1024 numbers, not normalised, as the published `encode_audio` gives them."""
 
     batch_rows = 8

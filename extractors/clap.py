@@ -63,15 +63,19 @@ class AudioTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """RoBERTa-base, its pooler, and the projection into the shared space."""
+    """RoBERTa-base, its pooler, and the projection into the shared space.
 
-    def __init__(self) -> None:
+    Args:
+        sizes: of `ClapTextConfig`, where they are not RoBERTa-base's.
+    """
+
+    def __init__(self, **sizes: int) -> None:
         super().__init__()
         from transformers import ClapTextConfig, ClapTextModel
         from transformers.models.clap.modeling_clap import ClapProjectionLayer
 
         # transformers' default of 1e-12 is not RoBERTa's and moves the embedding by 3e-5.
-        settings = ClapTextConfig(layer_norm_eps=1e-5)
+        settings = ClapTextConfig(layer_norm_eps=1e-5, **sizes)
         self.text_model = ClapTextModel(settings)
         self.text_projection = ClapProjectionLayer(settings)
 
@@ -87,7 +91,7 @@ _BUFFERS = re.compile(r"(position_ids|token_type_ids)$")
 
 
 def split_state(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """A laion_clap state dict -> keys of `AudioTower` and of `TextTower`.
+    """A laion_clap state dict -> keys of `AudioTower` and of `TextTower`; names of transformers' files are kept.
 
     The two `*_transform` heads of the training loss are left out; a name that is not known goes to the audio tower,
     where loading refuses it.
@@ -100,7 +104,7 @@ def split_state(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor]
             continue
         if branch == "audio_branch":
             tower[rest] = tensor
-        elif branch == "text_branch":
+        elif branch in ("text_branch", "text_model"):
             text[f"text_model.{rest}"] = tensor
         elif branch in ("audio_projection", "text_projection"):
             layer, _, leaf = rest.partition(".")
@@ -123,7 +127,15 @@ class Clap(Encoder):
         if network not in NETWORKS or self._readout not in ("projection", "tokens"):
             raise ValueError(f"layer {spec.layer!r} is not one of {', '.join(NETWORKS)} with /projection or /tokens")
         self._network_name = network
-        self._text = LazyTower(TextTower, _BUFFERS.pattern)
+        self._text = LazyTower(self.build_text, _BUFFERS.pattern)
+
+    def build_text(self) -> TextTower:
+        """The text tower with arbitrary weights."""
+        return TextTower()
+
+    def tokenize(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, both (P, 77) int64."""
+        return tokenize(prompts)
 
     @functools.cached_property
     def network(self) -> nn.Module:
@@ -162,7 +174,7 @@ class Clap(Encoder):
         Raises:
             WeightsError: RoBERTa's vocabulary is missing, or the checkpoint has no text tower.
         """
-        ids, mask = tokenize(prompts)
+        ids, mask = self.tokenize(prompts)
         return self.encode_tokens(ids, mask)
 
     @torch.inference_mode()
@@ -170,7 +182,9 @@ class Clap(Encoder):
         """(P, 512) from (P, 77) RoBERTa token ids and their attention mask, padded with 1."""
         tower = self._text.get(self.spec, self.device)
         batches = zip(ids.split(_PROMPTS_PER_BATCH), mask.split(_PROMPTS_PER_BATCH), strict=True)
-        return torch.cat([tower(some.to(self.device), part.to(self.device)) for some, part in batches])
+        with self.arithmetic(self.device):
+            rows = [tower(some.to(self.device), part.to(self.device)).float() for some, part in batches]
+        return torch.cat(rows)
 
 
 def _checkpoint(file: str, note: str = "") -> Weights:

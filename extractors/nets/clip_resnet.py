@@ -1,4 +1,4 @@
-"""CLIP's RN50 image tower and its text tower as open_clip builds them; only the tokens' limits are ours.
+"""CLIP's RN50 image tower and its text tower as open_clip builds them.
 
 Source: Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021.  The key
 names of openai/CLIP and of AudioCLIP's checkpoints (`visual.*`; `transformer.*`, `token_embedding.*`, ...) are
@@ -7,9 +7,6 @@ open_clip's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import nn
 
 EMBEDDING = 1024
@@ -39,18 +36,3 @@ def text_tower() -> nn.Module:
         output_dim=EMBEDDING,
         act_layer=QuickGELU,
     )
-
-
-def tokenize(prompts: Sequence[str]) -> torch.Tensor:
-    """(P, 77) int64 ids of CLIP's byte-pair vocabulary, padded with 0.
-
-    Raises:
-        ValueError: names every prompt that does not fit into 77 tokens; the published code stops as well.
-    """
-    from open_clip.tokenizer import SimpleTokenizer
-
-    tokenizer = SimpleTokenizer(context_length=TOKENS)
-    long = [prompt for prompt in prompts if len(tokenizer.encode(prompt)) + 2 > TOKENS]
-    if long:
-        raise ValueError(f"{len(long)} prompts do not fit into {TOKENS} tokens: {long}")
-    return tokenizer(list(prompts))

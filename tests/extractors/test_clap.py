@@ -271,6 +271,15 @@ def test_surplus_missing_and_misshapen_keys_are_all_named(golden):
         load_strictly(made.network, made.convert(state), "clap")
 
 
+def test_names_of_a_transformers_file_are_kept(fused):
+    own = dict(fused.network.state_dict())
+    text = {"text_model.pooler.dense.bias": torch.zeros(768), "text_model.embeddings.position_ids": torch.zeros(1, 514)}
+    audio, kept = clap.split_state({**own, **text})
+    assert audio.keys() == own.keys()
+    assert all(torch.equal(audio[name], own[name]) for name in own)
+    assert list(kept) == ["text_model.pooler.dense.bias"]
+
+
 def test_a_fusion_checkpoint_does_not_fit_the_plain_network(golden):
     made = build(BY_NAME["clap"].spec)
     with pytest.raises(WeightsError, match=r"surplus.*fusion_model"):
