@@ -19,6 +19,13 @@ MODELS: dict[str, dict[str, str]] = {
     "cmbs": {"supervised": "cmbs:CMBS", "weak": "cmbs:WeakCMBS"},
     "cace-net": {"supervised": "cace_net:CACENet"},
     "dmin": {"supervised": "dmin:DMIN", "weak": "dmin:DMIN"},
+    "dmsf": {"supervised": "dmsf:DMSF", "weak": "dmsf:DMSF"},
+    "dg-sct": {"supervised": "dg_sct:DGSCT"},
+    "han": {"weak": "han:HAN"},
+    "valor": {"weak": "valor:VALOR"},
+    "valor-plus": {"weak": "valor:VALOR"},
+    "valor-plus-plus": {"weak": "valor:VALOR"},
+    "link": {"weak": "link:LINK"},
 }
 
 
