@@ -249,7 +249,7 @@ class Collector:
                 facts = checker.inspect(target)
                 judge(facts, target.name, clip.duration_s, settings.tolerance_s, settings.need)
                 return self.shelf.describe(target) | {"made": "found", "facts": facts.to_dict()}, None, target
-            new = folder / f"new-{target.name}"
+            new = folder / "new" / target.name
             bring(fetched.path, new, link=fetched.owned or settings.link)
             return self._record(clip, new, target, {"made": "copied"}), new, target
         if clip.start_s is None:
@@ -257,7 +257,7 @@ class Collector:
         if settings.keep_original and clip.id in settings.known_starts and clip.media is None:
             return self._keep(clip, fetched, suffix)
         target = self.shelf.target(clip, ".mp4")
-        new = folder / f"new-{target.stem}.mp4"
+        new = folder / "new" / f"{target.stem}.mp4"
         made = cut.cut(fetched.path, new, clip.start_s, clip.duration_s, settings.timeout_s)
         record = {
             "made": "cut",

@@ -93,9 +93,8 @@ class Shelf:
     def work(self, place: Place) -> Path:
         """A folder for the work on one place, the same in every run; made if need be, cuts of a dead run removed."""
         folder = self.partial / hashlib.sha256(place.name.encode()).hexdigest()[:24]
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("new-*"):
-            path.unlink()
+        shutil.rmtree(folder / "new", ignore_errors=True)
+        (folder / "new").mkdir(parents=True)
         return folder
 
     def put(self, path: Path, target: Path) -> None:

@@ -78,8 +78,14 @@ def _is_there(attempt: Attempt, shelf: Shelf) -> bool:
     return path.is_file() and path.stat().st_size == attempt.media["bytes"]
 
 
+_OWN_MEANING = {
+    "ok": "the clip's file is here and verified",
+    "too-short": "the file, or the video, ends before the clip does",
+}
+
+
 def _meaning(outcome: str) -> str:
-    return "the clip's file is here and verified" if outcome == "ok" else MEANING[outcome]
+    return _OWN_MEANING.get(outcome, MEANING[outcome])
 
 
 def _line(count: dict[str, int]) -> str:
