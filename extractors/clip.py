@@ -142,7 +142,7 @@ def tokenize(prompts: Sequence[str]) -> torch.Tensor:
     return tokenizer(list(prompts))
 
 
-_HEADS = {
+HEADS = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
     "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
@@ -152,12 +152,12 @@ _HEADS = {
     "text_projection": "text_projection.weight",
     "logit_scale": "logit_scale",
 }
-_NORMS = {
+NORMS = {
     "visual.ln_pre": "vision_model.pre_layrnorm",  # misspelt in transformers
     "visual.ln_post": "vision_model.post_layernorm",
     "ln_final": "text_model.final_layer_norm",
 }
-_BLOCK = {
+LAYER_PARTS = {
     "attn.out_proj": "self_attn.out_proj",
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -176,11 +176,11 @@ def _from_openai(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         module, _, kind = key.rpartition(".")
         if key in _ARCHIVE_CONSTANTS:
             continue
-        if key in _HEADS:
+        if key in HEADS:
             transposed = key in ("visual.proj", "text_projection")
-            converted[_HEADS[key]] = value.T.contiguous() if transposed else value
-        elif module in _NORMS:
-            converted[f"{_NORMS[module]}.{kind}"] = value
+            converted[HEADS[key]] = value.T.contiguous() if transposed else value
+        elif module in NORMS:
+            converted[f"{NORMS[module]}.{kind}"] = value
         elif match := _BLOCK_KEY.match(key):
             visual, number, part, kind = match.groups()
             block = f"{'vision' if visual else 'text'}_model.encoder.layers.{number}"
@@ -188,7 +188,7 @@ def _from_openai(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                 for name, third in zip("qkv", value.chunk(3), strict=True):
                     converted[f"{block}.self_attn.{name}_proj.{kind}"] = third
             else:
-                converted[f"{block}.{_BLOCK.get(part, part)}.{kind}"] = value
+                converted[f"{block}.{LAYER_PARTS.get(part, part)}.{kind}"] = value
         else:
             converted[key] = value
     return converted

@@ -14,7 +14,20 @@ from extractors.spec import FeatureSpec
 from extractors.weights import Weights
 
 # Files that define `RECIPES: tuple[Recipe, ...]`.  They import nothing heavy beyond torch at module level.
-_FILES = ("vgg19", "vggish", "cnn14", "clap", "htsat", "audioclip", "clip", "r2plus1d", "resnet", "swin_v2")
+_FILES = (
+    "vgg19",
+    "vggish",
+    "cnn14",
+    "clap",
+    "htsat",
+    "audioclip",
+    "clip",
+    "r2plus1d",
+    "resnet",
+    "swin_v2",
+    "clip_tiny",
+    "clap_tiny",
+)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ Source: Chen et al., "HTS-AT", ICASSP 2022; Wu et al., "Large-scale contrastive 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,14 +19,31 @@ import torch
 if TYPE_CHECKING:
     from transformers import ClapAudioConfig
 
-# size -> width of the first stage, blocks per stage, width of the last stage.
-_SIZES = {"tiny": (96, [2, 2, 6, 2], 768), "base": (128, [2, 2, 12, 2], 1024)}
+
+@dataclass(frozen=True)
+class _Size:
+    """Width of the first and of the last stage, blocks and heads per stage, edge of a patch, embedding."""
+
+    width: int
+    depths: tuple[int, ...]
+    hidden: int
+    heads: tuple[int, ...] = (4, 8, 16, 32)
+    patch: int = 4
+    embedding: int = 512
+
+
+_SIZES = {
+    "tiny": _Size(96, (2, 2, 6, 2), 768),
+    "base": _Size(128, (2, 2, 12, 2), 1024),
+    "demo": _Size(32, (1, 1, 1), 128, heads=(2, 4, 4), patch=8, embedding=64),  # ours, for clap-tiny
+}
 
 #: Network names that a spec's `layer` may begin with -> (size, attentional fusion).
 NETWORKS: dict[str, tuple[str, bool]] = {
     "htsat-tiny": ("tiny", False),
     "htsat-tiny-fusion": ("tiny", True),
     "htsat-base": ("base", False),
+    "htsat-demo": ("demo", False),
 }
 
 # What a published file holds beside the tower: fixed filters, the AudioSet classifier, shifted-window masks.
@@ -54,19 +72,19 @@ def configuration(network: str) -> ClapAudioConfig:
 
     if network not in NETWORKS:
         raise ValueError(f"network {network!r} is none of {', '.join(NETWORKS)}")
-    size, fusion = NETWORKS[network]
-    width, depths, hidden = _SIZES[size]
+    name, fusion = NETWORKS[network]
+    size = _SIZES[name]
     return ClapAudioConfig(
-        patch_embeds_hidden_size=width,
-        depths=depths,
-        hidden_size=hidden,
-        num_attention_heads=[4, 8, 16, 32],
+        patch_embeds_hidden_size=size.width,
+        depths=list(size.depths),
+        hidden_size=size.hidden,
+        num_attention_heads=list(size.heads),
         window_size=8,
         num_mel_bins=64,
         spec_size=256,
-        patch_size=4,
-        patch_stride=[4, 4],
-        projection_dim=512,
+        patch_size=size.patch,
+        patch_stride=[size.patch, size.patch],
+        projection_dim=size.embedding,
         enable_fusion=fusion,
         fusion_type="aff_2d" if fusion else None,
     )
@@ -90,3 +108,30 @@ def convert_tower(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
             converted[_QKV.sub(f".{part}.{joint[1]}", name)] = third.clone()
     return converted
+
+
+def publish_tower(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Keys of `ClapAudioEncoder` -> keys of the published tower, the inverse of `convert_tower`."""
+    made: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        published = name
+        for part, replacement in _PUBLISHED_NAMES:
+            published = published.replace(part, replacement)
+        if (third := _THIRD.search(published)) is None:
+            made[published] = tensor
+        elif third[1] == "query":
+            others = [state[name.replace(".query.", f".{part}.")] for part in ("query", "key", "value")]
+            made[_THIRD.sub(f".qkv.{third[2]}", published)] = torch.cat(others)
+    return made
+
+
+_PUBLISHED_NAMES = (
+    (".attention.output.dense.", ".attn.proj."),  # before the block's own output.dense
+    (".attention.self.", ".attn."),
+    (".intermediate.dense.", ".mlp.fc1."),
+    (".output.dense.", ".mlp.fc2."),
+    (".layernorm_before.", ".norm1."),
+    (".layernorm_after.", ".norm2."),
+    ("batch_norm.", "bn0."),
+)
+_THIRD = re.compile(r"\.(query|key|value)\.(weight|bias)$")
