@@ -376,6 +376,34 @@ def test_annotation_files(tmp_path, capsys):
     assert "failed" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("moment", ["before the rename", "after the rename", "after the download"])
+def test_dying_at_the_worst_moments_it_ends_the_same(server, tmp_path, monkeypatch, moment):
+    clips = [_clip(1, 0.5, "-a"), _clip(1, 1.5, "-b")]
+    ends = []
+    for name in ("calm", "dying"):
+        (tmp_path / name).mkdir()
+        run = Run(tmp_path / name, clips)
+        command = ("--source", "http", "--from", f"{server.url}/ok/v.mp4?{name}={{source_id}}", "--holds", "videos")
+        if name == "dying":
+            where = {
+                "before the rename": "pipeline.acquisition.shelf.Shelf.put",
+                "after the rename": "pipeline.acquisition.ledger.Ledger.add",
+                "after the download": "pipeline.acquisition.collect.Collector._make_all",
+            }[moment]
+            with monkeypatch.context() as patch:
+                patch.setattr(where, _die)
+                with pytest.raises(SystemExit):
+                    run(*command)
+        assert run(*command) == 0
+        ends.append((run.files(), run.receipt()["counts"], [run.attempts()[clip.id] for clip in clips]))
+    assert ends[0] == ends[1]
+    assert sum("dying" in path for path in server.gets()) == 1  # the download was not repeated
+
+
+def _die(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_killed_at_random_moments_it_ends_the_same(server, tmp_path, kills):
     """kill -9 again and again; the final files, records and outcomes equal those of a run left alone."""
