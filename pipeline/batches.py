@@ -24,9 +24,13 @@ from pipeline.store import FeatureStore
 
 
 class LabelReader(Protocol):
-    """Pseudo-labels of single modalities."""
+    """Pseudo-labels of single modalities; `pipeline.labels.LabelStore` is one."""
 
     classes: tuple[str, ...]
+
+    def outcomes(self, modality: str) -> dict[str, str]:
+        """Clip id -> `ok`, or why it has no labels."""
+        ...
 
     def read(self, clip_id: str, modality: str) -> np.ndarray:
         """(T, C) 0 and 1 of one clip; `modality` is `audio` or `visual`."""
@@ -65,12 +69,19 @@ class Selection:
         }
 
 
-def select(manifest: Manifest, store: FeatureStore, features: dict[str, str], splits: tuple[str, ...]) -> Selection:
+def select(
+    manifest: Manifest,
+    store: FeatureStore,
+    features: dict[str, str],
+    splits: tuple[str, ...],
+    labels: LabelReader | None = None,
+) -> Selection:
     """Find the usable clips of each split.
 
     Args:
         features: stream -> key or `encoder:recipe` name.
         splits: in which clips are wanted; others are ignored.
+        labels: pseudo-labels that a clip needs as well.
     Raises:
         ValueError: lists every feature that the store lacks with the command that makes it; no common clip; clips of
             different lengths; a split without any usable clip.
@@ -92,6 +103,8 @@ def select(manifest: Manifest, store: FeatureStore, features: dict[str, str], sp
         )
     shapes = {stream: (store.plan(key).segments, *store.spec(key).shape) for stream, key in keys.items()}
     reason = _reasons(store, keys, shapes, store_rows)
+    if labels is not None:
+        _need_labels(manifest, labels, reason)
     rows, excluded = {}, {}
     for split in splits:
         members = np.array([row for row, clip in enumerate(manifest.clips) if clip.split == split], dtype=np.int64)
@@ -123,6 +136,15 @@ def _reasons(
             elif length[place] != shapes[stream][0]:
                 reason[row] = f"{stream}: fewer rows than the longest clip"
     return reason
+
+
+def _need_labels(manifest: Manifest, labels: LabelReader, reason: list[str]) -> None:
+    for modality in ("audio", "visual"):
+        outcomes = labels.outcomes(modality)
+        for row, clip_id in enumerate(manifest.ids):
+            outcome = outcomes.get(clip_id, "not in the label store")
+            if not reason[row] and outcome != "ok":
+                reason[row] = f"{modality} pseudo-labels: {outcome}"
 
 
 def _segments(manifest: Manifest, shapes: dict[str, tuple[int, ...]], rows: dict[str, np.ndarray]) -> int:

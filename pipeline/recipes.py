@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+_WHOLE = ("schedule", "optimizer", "published")
 FOLDER = Path(__file__).resolve().parents[1] / "workflows" / "config" / "models"
 
 
@@ -119,9 +120,9 @@ def _merged(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Mappings are merged key by key, anything else is replaced; `schedule` is replaced as a whole."""
+    """Mappings are merged key by key; anything else, and what is in `_WHOLE`, is replaced."""
     merged = dict(below)
     for name, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(name), dict) and name not in ("schedule", "optimizer")
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict) and name not in _WHOLE
         merged[name] = _laid_over(merged[name], value) if both else value
     return merged

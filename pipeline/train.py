@@ -94,12 +94,13 @@ def _train(arguments: argparse.Namespace) -> int:
         raise ValueError(f"model {recipe.model} needs more features: {wanted}")
     features = {stream: recipe.features[stream] for stream in cls.streams}
     splits = tuple(split for split in ("train", "val", "test") if split != "test" or manifest.split("test"))
-    chosen = select(manifest, store, features, splits)
+    pseudo = _pseudo_labels(arguments, cls) if cls.needs_labels else None
+    chosen = select(manifest, store, features, splits, pseudo)
     labels = targets(manifest, cls.task, chosen.segments)
     evaluation = {split: {name: a[chosen.rows[split]] for name, a in labels.items()} for split in splits[1:]}
-    if cls.needs_labels:
-        labels |= pseudo_targets(manifest, _pseudo_labels(arguments, recipe.model), chosen)
-    facts = _facts(arguments, manifest, recipe, seed, store, chosen, cls)
+    if pseudo is not None:
+        labels |= pseudo_targets(manifest, pseudo, chosen)
+    facts = _facts(arguments, manifest, recipe, seed, store, chosen, cls, pseudo)
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.restart:
@@ -112,9 +113,7 @@ def _train(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--device {arguments.device}: torch {torch.__version__} sees no CUDA device")
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    network = table.build(
-        recipe.model, recipe.setting, chosen.shapes, len(manifest.classes), **_options(cls, recipe, arguments, chosen)
-    ).to(device)
+    network = _network(cls, recipe, manifest, chosen, pseudo).to(device)
     feeds = _feeds(arguments, chosen, labels, device)
     training = Training(network, recipe, feeds, evaluation, arguments.out, seed, fingerprint, arguments.precision)
     _announce(recipe, chosen, seed, parameter_counts(network)["total"])
@@ -128,27 +127,39 @@ def _train(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _options(cls: type, recipe: TrainingRecipe, arguments: argparse.Namespace, chosen: Any) -> dict[str, Any]:
-    """Options of the network: the configuration's, and the segments where the network wants to know them."""
+def _network(cls: type, recipe: TrainingRecipe, manifest: Manifest, chosen: Any, pseudo: Any) -> Any:
+    """The network with fresh weights; what it needs to know beside the configuration comes from the data."""
+    import torch
+
+    from pipeline.models import table
+
     options = dict(recipe.network)
-    if getattr(cls, "wants_segments", False):
+    if cls.wants_segments:
         options["segments"] = chosen.segments
-    return options
+    text = {}
+    if hasattr(cls, "set_text") and options.get("plsim", True):
+        text = {modality: torch.from_numpy(pseudo.text(modality)) for modality in ("audio", "visual")}
+        options |= {f"text_{modality}": values.shape[1] for modality, values in text.items()}
+    network = table.build(recipe.model, recipe.setting, chosen.shapes, len(manifest.classes), **options)
+    if text:
+        network.set_text(**text)
+    return network
 
 
-def _pseudo_labels(arguments: argparse.Namespace, model: str) -> Any:
+def _pseudo_labels(arguments: argparse.Namespace, cls: type) -> Any:
     if arguments.labels is None:
         raise ValueError(
-            f"model {model} learns from pseudo-labels: give --labels; `python -m pipeline.pseudolabel` makes them"
+            f"model {arguments.model} learns from pseudo-labels: give --labels; `python -m pipeline.pseudolabel` makes "
+            "them"
         )
     from pipeline.labels import LabelStore
 
-    return LabelStore.open(arguments.labels)
+    return LabelStore.open(arguments.labels, mask=cls.label_mask)
 
 
 def _facts(
     arguments: argparse.Namespace, manifest: Manifest, recipe: TrainingRecipe, seed: int, store: FeatureStore,
-    chosen: Any, cls: type,
+    chosen: Any, cls: type, pseudo: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that the result depends on."""
     return {
@@ -164,7 +175,7 @@ def _facts(
             stream: {"key": key, "name": store.spec(key).name, "weights": store.spec(key).weights}
             for stream, key in chosen.keys.items()
         },
-        "labels": str(arguments.labels.name) if arguments.labels else None,
+        "labels": pseudo.keys if pseudo is not None else None,
         "precision": arguments.precision,
         "recipe": recipe.to_dict(),
         "coverage": chosen.coverage(),

@@ -22,7 +22,9 @@ class Model(nn.Module):
         task: `ave` (one class per segment, background included) or `avvp` (several classes, audio and visual apart).
         streams: name of each input -> what it is; the training configuration says which feature fills it.
         needs_labels: True where the loss or the network reads pseudo-labels (`audio_pseudo`, `visual_pseudo`).
+        label_mask: which pseudo-labels, those that the weak label allows (`video-label`) or all (`none`).
         label_inputs: names of labels that the network itself takes beside its streams.
+        wants_segments: True where the constructor takes the number of label segments, `segments`.
         settings: forms of supervision that it knows.
         gate_is: meaning of a predicted `gate`, see `pipeline.metrics.ave.GATES`.
     """
@@ -30,7 +32,9 @@ class Model(nn.Module):
     task: ClassVar[str]
     streams: ClassVar[dict[str, str]]
     needs_labels: ClassVar[bool] = False
+    label_mask: ClassVar[str] = "video-label"
     label_inputs: ClassVar[tuple[str, ...]] = ()
+    wants_segments: ClassVar[bool] = False
     gate_is: ClassVar[str] = "logits"
     settings: ClassVar[tuple[str, ...]]
 

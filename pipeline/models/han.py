@@ -16,7 +16,7 @@ from pipeline.models.parsing import HybridStack, MILHead, mean_groups, probabili
 STREAMS = {
     "audio": "one vector per segment, (T, A)",
     "visual": "frame vectors, a whole number per segment, (n T, D)",
-    "motion": "one vector per segment from a video network, (T, M)",
+    "motion": "one vector per segment from a video network, (T, M); a map (T, H, W, M) is averaged",
 }
 
 
@@ -30,7 +30,8 @@ class VisualFusion(nn.Module):
         self.fuse = nn.Linear(2 * width, width)
 
     def forward(self, visual: Tensor, motion: Tensor) -> Tensor:
-        seen = self.visual(visual.flatten(1, -2) if visual.dim() > 3 else visual)
+        seen = self.visual(visual.flatten(1, -2))
+        motion = motion.flatten(2, -2).mean(dim=2) if motion.dim() > 3 else motion
         return self.fuse(torch.cat([mean_groups(seen, motion.shape[1]), self.motion(motion)], dim=2))
 
 
@@ -71,7 +72,7 @@ class HAN(Model):
         self.smoothing = {"audio": smoothing_audio, "visual": smoothing_visual}
         self.into_audio = nn.Linear(sequence(shapes["audio"], "audio"), width)
         self.into_visual = VisualFusion(
-            frame_width(shapes, segments), sequence(shapes["motion"], "motion"), width
+            frame_width(shapes, segments), shapes["motion"][-1], width
         )  # fmt: skip
         self.hybrid = HybridStack(width, heads, hidden, layers, updated=False, idle=idle)
         self.head = MILHead(width, classes)

@@ -105,6 +105,7 @@ class LINK(VALOR):
         segment_loss: `mean` over segments (VALOR's scale) or `sum` (as printed).
     """
 
+    label_mask = "none"
     label_inputs: ClassVar[tuple[str, ...]] = ("audio_pseudo", "visual_pseudo")
 
     def __init__(

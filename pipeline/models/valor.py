@@ -11,8 +11,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.models.base import Model, Shapes, sequence, tokens
-from pipeline.models.han import VisualFusion, frame_width
+from pipeline.models.base import Model, Shapes, tokens
+from pipeline.models.han import STREAMS, VisualFusion, frame_width
 from pipeline.models.parsing import HybridStack, MILHead, map_pooling, probability_loss
 
 
@@ -50,13 +50,10 @@ class VALOR(Model):
     """
 
     task = "avvp"
-    streams: ClassVar = {
-        "audio": "one vector per segment, (T, A), or a CLAP feature map, (64, A)",
-        "visual": "frame vectors, a whole number per segment, (n T, D)",
-        "motion": "one vector per segment from a video network, (T, M)",
-    }
+    streams: ClassVar = STREAMS | {"audio": "one vector per segment, (T, A), or a CLAP feature map, (64, A)"}
     settings = ("weak",)
     needs_labels = True
+    label_mask = "video-label"
     wants_segments: ClassVar[bool] = True
 
     def __init__(
@@ -66,7 +63,7 @@ class VALOR(Model):
         super().__init__(setting)
         self.into_audio = AudioInput(shapes["audio"], segments, width)
         self.into_visual = VisualFusion(
-            frame_width(shapes, segments), sequence(shapes["motion"], "motion"), width
+            frame_width(shapes, segments), shapes["motion"][-1], width
         )  # fmt: skip
         self.hybrid = HybridStack(width, heads, hidden, layers, updated=True, pre_norm=pre_norm, idle=idle)
         self.head = MILHead(width, classes)
