@@ -177,3 +177,13 @@ def shard_files(key: str, block: int, feature_axes: int) -> dict[str, str]:
     """Array name -> path of its shard file of one block, relative to the store."""
     axes = {"values": 2 + feature_axes, "segments": 3, "length": 1, "outcome": 1}
     return {name: "/".join([key, name, "c", str(block), *["0"] * (axes[name] - 1)]) for name in ARRAYS}
+
+
+def metadata_files(store: Path, key: str) -> list[str]:
+    """Files of a key that belong to no block, relative to the store: array metadata, ids, companions."""
+    found = []
+    for path in sorted((store / key).rglob("*")):
+        inside = path.relative_to(store / key).parts
+        if path.is_file() and not (inside[0] in ARRAYS and inside[1] == "c"):
+            found.append(path.relative_to(store).as_posix())
+    return found

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.blocks import Scratch
 from pipeline.checks import block_damages
 from pipeline.folder import copy
-from pipeline.layout import shard_files
+from pipeline.layout import metadata_files, shard_files
 from pipeline.manifest import Manifest
 from pipeline.run import BROKE, DONE, command, log, receipt, write_json
 from pipeline.store import FeatureStore, StoreError
@@ -62,8 +65,10 @@ def _merge(arguments: argparse.Namespace) -> int:
     manifest = Manifest.load(arguments.manifest).check()
     sources = [FeatureStore.open(path) for path in arguments.sources]
     _check_origin(sources, manifest, arguments.into)
-    specs = {key: store.spec(key) for store in sources for key in store}
-    target = FeatureStore.create(arguments.into, manifest, specs.values(), sources[0].facts["job_clips"])
+    target = FeatureStore.create(arguments.into, manifest, [], sources[0].facts["job_clips"])
+    for source in sources:
+        for key in source:
+            _plan_like(target, source, key)
     offers, damaged = _offers(sources)
     chosen = _choose(target, offers)
     taken: dict[str, int] = {}
@@ -101,6 +106,26 @@ def _check_origin(sources: list[FeatureStore], manifest: Manifest, into: Path) -
             problems += [f"{key}: {store.path} and {other.path} have different layouts" for other in others[:1]]
     if problems:
         raise StoreError("\n  ".join(["cannot merge:", *problems]))
+
+
+def _plan_like(target: FeatureStore, source: FeatureStore, key: str) -> None:
+    """Give the target a key with the very metadata of the source, pseudo-labels' class names and captions included.
+
+    Raises:
+        StoreError: the target has the key in another layout.
+    """
+    if key in target.keys():  # noqa: SIM118
+        if target.plan(key) != source.plan(key):
+            raise StoreError(f"cannot merge: {key}: {target.path} and {source.path} have different layouts")
+        return
+    beside = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".partial", dir=target.path))
+    try:
+        for name in metadata_files(source.path, key):
+            copy(source.path / name, beside / Path(*Path(name).parts[1:]))
+        beside.chmod(0o755)
+        os.replace(beside, target.path / key)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _offers(sources: list[FeatureStore]) -> tuple[list[Offer], list[str]]:

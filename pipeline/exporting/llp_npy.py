@@ -25,6 +25,7 @@ from pipeline.cluster import spread
 from pipeline.exporting.request import Coverage, Export, Request, Role, choose, clip_array, cover
 from pipeline.folder import link, save_npy
 from pipeline.manifest import Clip, Manifest
+from pipeline.outcomes import MEANING
 from pipeline.store import FeatureStore, StoreError
 
 SEGMENTS = 10
@@ -186,7 +187,11 @@ def _pseudo_labels(request: Request, found: Coverage, export: Export) -> None:
     for row in found.rows:
         clip = request.manifest.clips[row]
         for modality, folders in PSEUDO_LABELS.items():
-            values = labels.read(clip.id, modality)
+            values = np.zeros((SEGMENTS, len(labels.classes)), np.uint8)
+            if labels.has(clip.id, modality):
+                values = labels.read(clip.id, modality)
+            else:
+                export.missing.append(_without_labels(row, clip, modality, labels.outcome(clip.id, modality)))
             save_npy(request.folder / folders[0] / f"{file_id(clip)}.npy", values.astype(np.int64))
             for folder in folders[1:]:
                 link(
@@ -208,6 +213,11 @@ def _pseudo_labels(request: Request, found: Coverage, export: Export) -> None:
         "refine_label/*.npz hold Python objects because LSLD's loader expects them: reading needs allow_pickle=True, "
         "so open only archives that you made yourself"
     )
+
+
+def _without_labels(row: int, clip: Clip, modality: str, outcome: str) -> dict[str, Any]:
+    entry = {"row": row, "id": clip.id, "source_id": clip.source_id, "split": clip.split}
+    return entry | {"feature": f"{modality} labels", "outcome": outcome, "reason": MEANING[outcome]}
 
 
 def write_tensor_archive(path: Path, audio: dict[str, np.ndarray], visual: dict[str, np.ndarray]) -> None:

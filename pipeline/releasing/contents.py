@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.checks import damages
 from pipeline.folder import copy
-from pipeline.layout import shard_files
+from pipeline.layout import metadata_files, shard_files
 from pipeline.run import sha256_of
 from pipeline.store import FeatureStore, StoreError
 
@@ -33,9 +33,7 @@ def copy_store(store: FeatureStore, target: Path, hard_links: bool = False) -> N
     if found:
         raise StoreError("\n  ".join(["the store is damaged, see pipeline.verify:", *map(str, found)]))
     for key in store:
-        names = [f"{key}/zarr.json", *(f"{key}/{array}/zarr.json" for array in ("values", "segments", "length"))]
-        names += [f"{key}/outcome/zarr.json", f"{key}/clip/zarr.json"]
-        names += [path.relative_to(store.path).as_posix() for path in (store.path / key / "clip" / "c").rglob("*")]
+        names = metadata_files(store.path, key)
         for block, _ in store.blocks(key):
             if store.commit_path(key, block).exists():
                 names += shard_files(key, block, len(store.spec(key).shape)).values()

@@ -290,6 +290,44 @@ def test_a_path_that_misleads_valor_is_pointed_out(parsed, capsys):
     assert "VALOR and MM-CSE take 768-wide inputs" in capsys.readouterr().err
 
 
+def test_pseudo_labels_go_to_every_peer_and_a_clip_without_is_reported(parsed):
+    """Labels written through the label store's own interface; VALOR opens them for all splits, LSLD for train."""
+    from pipeline.labels import Labelling, Scoring, create
+
+    made, rng = llp_manifest(), np.random.default_rng(0)
+    wanted = {}
+    for modality, teacher in (("visual", R2PLUS1D), ("audio", VGGISH)):
+        scoring = Scoring(modality, teacher, made.classes, made.classes, 1.0)
+        labelling = Labelling(scoring.spec.key, "valor2023", (0.0,) * 25, "video-label")
+        spec = labelling.spec(scoring)
+        store = create(parsed / "L", made, [(scoring, np.zeros((25, 4)))], [(labelling, scoring)])
+        writer = store.writer(spec.key, 0)
+        for row in range(9):
+            wanted[modality, row] = rng.integers(0, 2, (10, 25)).astype("uint8")
+            if row == 5:
+                writer.fail(row, "no-audio", "silent film")
+            else:
+                writer.put(row, wanted[modality, row], spec.grid.segments(10.0))
+        writer.commit()
+    assert export(parsed, "llp-npy", "--labels", str(parsed / "L")) == 0
+    data = parsed / "out" / "data"
+    for folder, modality in [
+        ("CLIP/segment_pseudo_labels", "visual"),
+        ("CLAP/segment_pseudo_labels", "audio"),
+        ("feats_CLIP_large/framewise_pseudo_labels", "visual"),
+        ("feats_CLAP_new/framewise_pseudo_labels", "audio"),
+    ]:
+        for row in range(9):
+            values = np.load(data / folder / f"abc_efghij{row}.npy")
+            assert values.dtype == np.int64
+            np.testing.assert_array_equal(values, 0 if row == 5 else wanted[modality, row])
+    archive = np.load(parsed / "out/refine_label/final_label.npz", allow_pickle=True)["label_a"].item()
+    assert sorted(archive) == [f"abc_efghij{row}" for row in (0, 1, 4, 5, 8)]
+    np.testing.assert_array_equal(archive["abc_efghij4"].numpy(), wanted["audio", 4])
+    missing = json.loads((parsed / "out/missing.json").read_text())["rows"]
+    assert [entry["feature"] for entry in missing if entry["row"] == 5] == ["visual labels", "audio labels"]
+
+
 def test_lsld_archives_hold_cpu_tensors_by_id(tmp_path):
     labels = np.eye(10, 25, dtype=np.uint8)
     write_tensor_archive(tmp_path / "final_label.npz", {"abc_efghijk": labels}, {"abc_efghijk": 1 - labels})
