@@ -16,7 +16,7 @@ wildcard_constraints:
     dataset="|".join(config["datasets"]) or "none",
     shard=r"\d+",
     shards=r"\d+",
-    model=r"[a-z0-9_+]+",
+    model=r"[a-z0-9_+]+(-[a-z0-9_+]+)*",
     setting="supervised|weak",
     seed=r"\d+",
     format=r"[a-z0-9-]+",
@@ -94,7 +94,7 @@ def targets():
         made += extract_receipts(dataset) + scores(dataset) + exports(dataset)
         made.append(f"{RUN}/{dataset}/report.html")
         if settings.get("release"):
-            made.append(f"{RUN}/{dataset}/release/release.json")
+            made.append(f"{RUN}/{dataset}/receipts/release.json")
     return made
 
 

@@ -21,7 +21,7 @@ rule export:
         folder=lambda w, input: Path(input.manifest).parent / "exports" / w.format,
     shell:
         "python -m pipeline.export --manifest {input.manifest:q} --store '{params.store}' --format {wildcards.format} "
-        "--out '{params.folder}' --receipt {output.receipt:q} > {log:q} 2>&1"
+        "--out '{params.folder}' --overwrite > {log:q} 2>&1 && cp '{params.folder}/export.json' {output.receipt:q}"
 
 
 rule report:
@@ -50,11 +50,12 @@ rule release:
     input:
         manifest=f"{RUN}/{{dataset}}/manifest.parquet",
         features=lambda w: extract_receipts(w.dataset),
-        scores=lambda w: scores(w.dataset),
     output:
-        release=f"{RUN}/{{dataset}}/release/release.json",
+        receipt=f"{RUN}/{{dataset}}/receipts/release.json",
     log:
         f"{RUN}/{{dataset}}/logs/release.log",
+    benchmark:
+        f"{RUN}/{{dataset}}/benchmarks/release.tsv"
     conda:
         "../../environment.yml"
     resources:
@@ -62,6 +63,12 @@ rule release:
         runtime=minutes("default"),
     params:
         run=lambda w, input: Path(input.manifest).parent,
-        folder=lambda w, output: Path(output.release).parent,
+        ledger=lambda w: (
+            f"--ledger '{RUN}/{w.dataset}/ledger.jsonl'"
+            if "acquire" in entry(w)
+            else ""
+        ),
     shell:
-        "python -m pipeline.release build --run '{params.run}' --out '{params.folder}' > {log:q} 2>&1"
+        "python -m pipeline.release build --manifest {input.manifest:q} --store '{params.run}/features' {params.ledger} "
+        "--receipts '{params.run}/receipts/extract' --out '{params.run}/release' --overwrite > {log:q} 2>&1 "
+        "&& cp '{params.run}/release/release.json' {output.receipt:q}"
