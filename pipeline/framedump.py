@@ -1,7 +1,7 @@
 """The LLP authors' frames: `ffmpeg -i VIDEO -y -r 8 OUT/%06d.jpg`, read back as RGB.
 
-This is not `fps=8` in memory: `-r 8` begins with an extra picture and lags by about 0.15 s, and the JPEG quantiser climbs
-through the clip because no quality is given.  ffmpeg 4.3 to 5.1 give the authors' pixels; later versions pick
+This is not `fps=8` in memory: `-r 8` begins with an extra picture and lags by about 0.15 s, and the JPEG quantiser
+climbs through the clip because no quality is given.  ffmpeg 4.3 to 5.1 give the authors' pixels; later versions pick
 the same frames and code them differently (up to 24 of 255 on ffmpeg 9).
 """
 
