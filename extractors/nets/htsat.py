@@ -35,7 +35,7 @@ class _Size:
 _SIZES = {
     "tiny": _Size(96, (2, 2, 6, 2), 768),
     "base": _Size(128, (2, 2, 12, 2), 1024),
-    "demo": _Size(32, (1, 1, 1), 128, heads=(2, 4, 4), patch=8, embedding=64),  # ours, for clap-tiny
+    "demo": _Size(48, (1, 1), 96, heads=(4, 4), patch=16, embedding=64),  # ours, for clap-tiny
 }
 
 #: Network names that a spec's `layer` may begin with -> (size, attentional fusion).
