@@ -210,6 +210,42 @@ def pseudo_targets(manifest: Manifest, labels: LabelReader, selection: Selection
     return found
 
 
+BACKGROUND_FILES = {"visual": "visual_feature_noisy.h5", "audio": "audio_feature_noisy.h5"}
+
+
+def background_clips(folder: Path, shapes: dict[str, tuple[int, ...]], classes: int) -> dict[str, Tensor]:
+    """AVE's 178 published background-only clips, whose ids are lost, for weak training.
+
+    Args:
+        folder: with `visual_feature_noisy.h5` and `audio_feature_noisy.h5`, array `avadataset` in each.
+        shapes: of a clip in each stream.
+        classes: event classes; the clips get the background label after them.
+    Returns:
+        Streams, `labels` and `video_labels`, as in a batch.
+    Raises:
+        ValueError: a file is missing, or holds features of other shapes than those trained on.
+    """
+    import h5py
+
+    found: dict[str, Tensor] = {}
+    for stream, name in BACKGROUND_FILES.items():
+        if not (Path(folder) / name).is_file():
+            raise ValueError(f"{folder}: no {name}; the AVE authors distribute it")
+        with h5py.File(Path(folder) / name) as file:
+            found[stream] = torch.from_numpy(file["avadataset"][...].astype(np.float32))
+        if found[stream].shape[1:] != shapes[stream]:
+            raise ValueError(
+                f"{Path(folder) / name}: clips of shape {tuple(found[stream].shape[1:])}, the features trained on have "
+                f"{shapes[stream]}; background clips must be of the same encoders"
+            )
+    count, segments = found["audio"].shape[:2]
+    if len(found["visual"]) != count:
+        raise ValueError(f"{folder}: {count} clips of audio and {len(found['visual'])} of video")
+    found["video_labels"] = torch.eye(classes + 1)[-1].repeat(count, 1)
+    found["labels"] = found["video_labels"][:, None].repeat(1, segments, 1)
+    return found
+
+
 class ClipDataset(Dataset):
     """Items of one split: a dict of tensors per clip.
 

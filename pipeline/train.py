@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--manifest", required=True, type=Path, help="made by pipeline.prepare")
     made.add_argument("--store", required=True, type=Path, help="feature store, made by pipeline.extract")
     made.add_argument("--labels", type=Path, help="pseudo-label store, made by pipeline.pseudolabel")
+    made.add_argument("--background", type=Path, metavar="DIR", help="AVE's background clips for weak training, HDF5")
     made.add_argument("--model", required=True, help="name of a network; an unknown one lists them all")
     made.add_argument("--setting", default="supervised", choices=["supervised", "weak"])
     made.add_argument("--seed", type=int, help="default: the published one")
@@ -102,6 +103,7 @@ def _train(arguments: argparse.Namespace) -> int:
         labels |= pseudo_targets(manifest, pseudo, chosen)
     facts = _facts(arguments, manifest, recipe, seed, store, chosen, cls, pseudo)
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    extra = _background(arguments, recipe, chosen, len(manifest.classes))
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.restart:
         for name in ("train.json", "checkpoint.pt", "curves.json", *(f"{selection}.pt" for selection in SELECTIONS)):
@@ -114,7 +116,7 @@ def _train(arguments: argparse.Namespace) -> int:
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     network = _network(cls, recipe, manifest, chosen, pseudo).to(device)
-    feeds = _feeds(arguments, chosen, labels, device)
+    feeds = _feeds(arguments, chosen, labels, device, extra)
     training = Training(network, recipe, feeds, evaluation, arguments.out, seed, fingerprint, arguments.precision)
     _announce(recipe, chosen, seed, parameter_counts(network)["total"])
     progress = training.run(lambda line: _report(line, recipe.epochs))
@@ -176,13 +178,26 @@ def _facts(
             for stream, key in chosen.keys.items()
         },
         "labels": pseudo.keys if pseudo is not None else None,
+        "background": str(arguments.background.name) if arguments.background else None,
         "precision": arguments.precision,
         "recipe": recipe.to_dict(),
         "coverage": chosen.coverage(),
     }
 
 
-def _feeds(arguments: argparse.Namespace, chosen: Any, labels: dict[str, np.ndarray], device: Any) -> dict[str, Any]:
+def _background(arguments: argparse.Namespace, recipe: TrainingRecipe, chosen: Any, classes: int) -> Any:
+    if arguments.background is None:
+        return None
+    from pipeline.batches import background_clips
+
+    if recipe.setting != "weak" or set(chosen.shapes) != {"visual", "audio"}:
+        raise ValueError("--background is for weak training of AVE models, which have one visual and one audio feature")
+    return background_clips(arguments.background, chosen.shapes, classes)
+
+
+def _feeds(
+    arguments: argparse.Namespace, chosen: Any, labels: dict[str, np.ndarray], device: Any, extra: Any
+) -> dict[str, Any]:
     from pipeline.batches import ClipDataset
     from pipeline.training import Feed
 
@@ -190,7 +205,10 @@ def _feeds(arguments: argparse.Namespace, chosen: Any, labels: dict[str, np.ndar
     need = sum(dataset.item_bytes * len(dataset) for dataset in datasets.values())
     fits = not arguments.stream and need < 0.5 * _free_bytes(device)
     log(f"data: {need / 1e9:.2f} GB, " + (f"held on {device}" if fits else "read from the store batch by batch"))
-    return {split: Feed(dataset, device, fits, arguments.loader_workers) for split, dataset in datasets.items()}
+    return {
+        split: Feed(dataset, device, fits, arguments.loader_workers, extra if split == "train" else None)
+        for split, dataset in datasets.items()
+    }
 
 
 def _free_bytes(device: Any) -> int:

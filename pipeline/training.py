@@ -36,14 +36,30 @@ class Feed:
         dataset: map-style, items are dicts of tensors; with `in_memory(device)`.
         in_memory: hold everything on the device.
         workers: loader processes otherwise.
+        extra: more items behind those of the dataset, name -> (n, ...); only in memory.
     """
 
-    def __init__(self, dataset: Dataset, device: torch.device, in_memory: bool, workers: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        device: torch.device,
+        in_memory: bool,
+        workers: int = 0,
+        extra: dict[str, Tensor] | None = None,
+    ) -> None:
         self.dataset, self.device, self.workers = dataset, device, workers
         self.held = dataset.in_memory(device) if in_memory else None
+        self.extra = 0
+        if extra:
+            if self.held is None:
+                raise ValueError(
+                    "additional clips need the data in memory; leave out --stream, or use a larger machine"
+                )
+            self.extra = len(next(iter(extra.values())))
+            self.held = {name: torch.cat([values, extra[name].to(device)]) for name, values in self.held.items()}
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset) + self.extra
 
     def batches(self, order: Tensor, size: int) -> Iterator[dict[str, Tensor]]:
         """Batches of `size` items (the last one may be smaller), on the device."""

@@ -170,6 +170,31 @@ def test_clips_without_features_are_counted(tmp_path, capsys):
     assert "test-000" not in Predictions.load(tmp_path / "out/predictions.npz").clips
 
 
+def test_background_clips_join_weak_training(place, capsys):
+    import h5py
+
+    for name, shape in (("visual", (5, 10, 2, 2, 6)), ("audio", (5, 10, 5))):
+        with h5py.File(place / f"{name}_feature_noisy.h5", "w") as file:
+            file["avadataset"] = np.zeros(shape)
+    more = ["--epochs", "1", "--background", str(place)]
+    assert run(place, "--setting", "weak", *more, out="weak") == 0
+    assert run(place, "--setting", "weak", "--epochs", "1", out="plain") == 0
+    assert curves(place, "weak")[0]["loss"] != curves(place, "plain")[0]["loss"]
+    with pytest.raises(SystemExit):
+        run(place, *more)
+    assert "for weak training" in capsys.readouterr().err
+    with h5py.File(place / "audio_feature_noisy.h5", "w") as file:
+        file["avadataset"] = np.zeros((5, 10, 128))
+    with pytest.raises(SystemExit):
+        run(place, "--setting", "weak", *more, out="wrong")
+    assert "of the same encoders" in capsys.readouterr().err
+
+
+def test_mixed_precision_learns_too(place):
+    assert run(place, "--precision", "bf16", "--epochs", "14") == 0
+    assert json.loads((place / "out/train.json").read_text())["best"]["best-validation"]["test"]["main"] > 80
+
+
 def test_one_clip_per_split_is_enough(tmp_path):
     data(tmp_path, sizes={"train": 1, "val": 1, "test": 1})
     (tmp_path / "avel.yaml").write_text(CONFIG + "drop_last: true\n")
