@@ -16,6 +16,7 @@ from av.error import FFmpegError
 
 from extractors.base import NoAudio
 from pipeline.manifest import Clip, check_relative
+from pipeline.waveform import resample, swresample, to_float
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp")
 AUDIO_EXTENSIONS = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus")
@@ -211,7 +212,7 @@ class Media:
         times_s = times_s - self._origin_s - self._start_s
         if self._start_s > 0:
             times_s = times_s[times_s >= -_SLACK_S]
-        if self._length_s is not None and self._start_s > 0:
+        if self._length_s is not None:
             times_s = times_s[times_s < self._length_s - _SLACK_S]
         return times_s
 
@@ -234,7 +235,7 @@ class Media:
                     time_s = frame.time - self._origin_s - self._start_s
                     if self._start_s > 0 and time_s < -_SLACK_S:
                         continue
-                    if self._start_s > 0 and self._length_s is not None and time_s >= self._length_s - _SLACK_S:
+                    if self._length_s is not None and time_s >= self._length_s - _SLACK_S:
                         return
                     yield frame
             except FFmpegError:
@@ -318,7 +319,7 @@ class Media:
             if wave.shape[1] == 0:
                 raise NoAudio(f"{self.path.name}: the audio stream holds no samples")
             if resampler == "swr" and rate_hz not in (None, self.audio_rate_hz):
-                wave = _swr(wave, self.audio_rate_hz, rate_hz)
+                wave = swresample(wave, self.audio_rate_hz, rate_hz)
                 wave = wave.mean(axis=0) if mono else wave
             else:
                 wave = wave.mean(axis=0) if mono else wave
@@ -337,7 +338,7 @@ class Media:
         parts: list[np.ndarray] = []
         rate_hz = self.audio_rate_hz
         first_s: float | None = None
-        stop_s = None if self._length_s is None or self._start_s == 0 else self._start_s + self._length_s
+        stop_s = None if self._length_s is None else self._start_s + self._length_s
         with self._open() as container:
             stream = container.streams.audio[0]
             if self._start_s > 1.0:
@@ -350,7 +351,7 @@ class Media:
                             break
                         if first_s is None:
                             first_s = time_s
-                    samples = _to_float(frame)
+                    samples = to_float(frame)
                     if parts and samples.shape[0] != parts[0].shape[0]:
                         break  # the channel layout changed in mid stream; what follows cannot be appended
                     parts.append(samples)
@@ -367,54 +368,6 @@ class Media:
         if stop_s is not None:
             wave = wave[:, : round(self._length_s * rate_hz)]
         return wave
-
-
-def resample(wave: np.ndarray, from_hz: int, to_hz: int, method: str) -> np.ndarray:
-    """(..., N) float32 at another rate; N becomes ceil(N * to / from), as librosa does.
-
-    Args:
-        method: `soxr_hq` (equal to `librosa.resample`), or `kaiser_best` (resampy, the 2018-2021 features).
-    Raises:
-        ValueError: unknown method.
-    """
-    if method == "soxr_hq":
-        import soxr
-
-        made = soxr.resample(wave.T, from_hz, to_hz, quality="HQ").T
-    elif method == "kaiser_best":
-        import resampy
-
-        made = resampy.resample(wave, from_hz, to_hz, axis=-1, filter="kaiser_best")
-    else:
-        raise ValueError(f"resampler {method!r} is none of soxr_hq, kaiser_best, swr")
-    # librosa multiplies by the rounded ratio, and 443,205 samples at 44.1 kHz become 482,401 at 48 kHz, not 482,400.
-    length = int(np.ceil(wave.shape[-1] * (float(to_hz) / from_hz)))
-    made = made[..., :length]
-    return np.pad(made, [(0, 0)] * (made.ndim - 1) + [(0, length - made.shape[-1])])
-
-
-def _swr(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    """(C, N) float32 resampled by ffmpeg's swresample, through 16-bit PCM as the LLP authors' wav files were."""
-    channels = wave.shape[0]
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}.get(channels, f"{channels}c")
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave, dtype=np.float32), format="fltp", layout=layout)
-    frame.rate = from_hz
-    resampler = av.AudioResampler(format="s16p", layout=layout, rate=to_hz)
-    parts = [part.to_ndarray() for part in [*resampler.resample(frame), *resampler.resample(None)]]
-    return np.concatenate(parts, axis=1).astype(np.float32) / 32768.0
-
-
-def _to_float(frame: av.AudioFrame) -> np.ndarray:
-    """(C, n) float32 in [-1, 1] of any sample format."""
-    data = frame.to_ndarray()
-    channels = frame.layout.nb_channels
-    if not frame.format.is_planar:
-        data = data.reshape(-1, channels).T
-    if data.dtype.kind == "f":
-        return data.astype(np.float32)
-    if data.dtype == np.uint8:
-        return (data.astype(np.float32) - 128.0) / 128.0
-    return data.astype(np.float32) / float(-int(np.iinfo(data.dtype).min))
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:

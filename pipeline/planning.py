@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 # What stands between a media file and an encoder, whoever the encoder is.
-_DECODING = ("pipeline/media.py", "pipeline/preparation.py")
+_DECODING = ("pipeline/media.py", "pipeline/preparation.py", "pipeline/waveform.py")
 
 
 def clip_count(dataset: str, settings: dict[str, Any], manifest: str | Path) -> int:
@@ -33,6 +34,33 @@ def clip_count(dataset: str, settings: dict[str, Any], manifest: str | Path) -> 
     from pipeline.datasets.description import load
 
     return int(load(dataset).facts["counts"]["clips"])
+
+
+#: What of a clip decides its features; labels and splits do not.
+_MEDIA_COLUMNS = ["id", "source_id", "start_s", "duration_s", "media"]
+
+
+def job_digest(manifest: str | Path, job: int, job_clips: int) -> str:
+    """Short hash of the clips of one extract job: it changes when its clips do, not when others are added.
+
+    Args:
+        job: number of the job, from 0.
+        job_clips: clips per job.
+    Returns:
+        12 hex digits; empty while there is no manifest.
+    """
+    path = Path(manifest)
+    if not path.is_file():
+        return ""
+    rows = _media_columns(path, path.stat().st_mtime_ns).slice(job * job_clips, job_clips)
+    return hashlib.sha256(json.dumps(rows.to_pydict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@functools.lru_cache(maxsize=4)
+def _media_columns(path: Path, _mtime_ns: int) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=_MEDIA_COLUMNS)
 
 
 def code_digest(names: Iterable[str]) -> str:

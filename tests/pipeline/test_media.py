@@ -5,7 +5,8 @@ import pytest
 
 from extractors.base import NoAudio
 from pipeline.manifest import Clip
-from pipeline.media import Media, MediaError, find, resample
+from pipeline.media import Media, MediaError, find
+from pipeline.waveform import resample
 from tests import media_factory as make
 from tests.real_data import clip_file
 
@@ -56,6 +57,13 @@ def test_a_clip_inside_a_longer_file(tmp_path):
         whole = media.audio(None)
         start = 3 * media.audio_rate_hz
     np.testing.assert_allclose(cut, whole[start : start + len(cut)], atol=1e-4)
+
+
+def test_a_clip_at_the_start_of_a_longer_file_is_cut_too(tmp_path):
+    path = make.numbered(tmp_path / "long.mp4", duration_s=4.0)
+    with Media(path, start_s=0.0, duration_s=2.0) as media:
+        assert len(media.timeline()) == 50
+        assert len(media.audio(None)) == 2 * media.audio_rate_hz
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""Samples of a decoded audio stream: to float, and to another rate by a named resampler."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+
+
+def resample(wave: np.ndarray, from_hz: int, to_hz: int, method: str) -> np.ndarray:
+    """(..., N) float32 at another rate; N becomes ceil(N * to / from), as librosa does.
+
+    Args:
+        method: `soxr_hq` (equal to `librosa.resample`), or `kaiser_best` (resampy, the 2018-2021 features).
+    Raises:
+        ValueError: unknown method.
+    """
+    if method == "soxr_hq":
+        import soxr
+
+        made = soxr.resample(wave.T, from_hz, to_hz, quality="HQ").T
+    elif method == "kaiser_best":
+        import resampy
+
+        made = resampy.resample(wave, from_hz, to_hz, axis=-1, filter="kaiser_best")
+    else:
+        raise ValueError(f"resampler {method!r} is none of soxr_hq, kaiser_best, swr")
+    # librosa multiplies by the rounded ratio, and 443,205 samples at 44.1 kHz become 482,401 at 48 kHz, not 482,400.
+    length = int(np.ceil(wave.shape[-1] * (float(to_hz) / from_hz)))
+    made = made[..., :length]
+    return np.pad(made, [(0, 0)] * (made.ndim - 1) + [(0, length - made.shape[-1])])
+
+
+def swresample(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """(C, N) float32 resampled by ffmpeg's swresample, through 16-bit PCM as the LLP authors' wav files were."""
+    channels = wave.shape[0]
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}.get(channels, f"{channels}c")
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave, dtype=np.float32), format="fltp", layout=layout)
+    frame.rate = from_hz
+    resampler = av.AudioResampler(format="s16p", layout=layout, rate=to_hz)
+    parts = [part.to_ndarray() for part in [*resampler.resample(frame), *resampler.resample(None)]]
+    return np.concatenate(parts, axis=1).astype(np.float32) / 32768.0
+
+
+def to_float(frame: av.AudioFrame) -> np.ndarray:
+    """(C, n) float32 in [-1, 1] of any sample format."""
+    data = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    if not frame.format.is_planar:
+        data = data.reshape(-1, channels).T
+    if data.dtype.kind == "f":
+        return data.astype(np.float32)
+    if data.dtype == np.uint8:
+        return (data.astype(np.float32) - 128.0) / 128.0
+    return data.astype(np.float32) / float(-int(np.iinfo(data.dtype).min))
