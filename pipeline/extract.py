@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
         help="pretrained (default), random:SEED or a checkpoint file; once for all encoders or once per NAME=",
     )
     made.add_argument("--shard", default="0/1", metavar="i/n", help="do part i of n, counted from 0 (default 0/1)")
+    made.add_argument("--job", type=int, metavar="N", help="do the N-th run of --job-clips clips instead, from 0")
     made.add_argument("--job-clips", type=int, default=JOB_CLIPS, help="clips per part at the finest; fixed per store")
     made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     made.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="part of the feature's key")
@@ -117,6 +118,16 @@ def _shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
+def _rows(arguments: argparse.Namespace, manifest: Manifest) -> range:
+    """Clips of this run.  A job's number means the same clips when the manifest grows; a part i of n does not."""
+    if arguments.job is None:
+        return manifest.shard(*_shard(arguments.shard), arguments.job_clips)
+    count = -(-len(manifest) // arguments.job_clips)
+    if not 0 <= arguments.job < count:
+        raise ValueError(f"--job {arguments.job}: {len(manifest)} clips are jobs 0 to {count - 1}")
+    return manifest.shard(arguments.job, count, arguments.job_clips)
+
+
 def _describe(arguments: argparse.Namespace) -> int:
     """Print what an extraction would make."""
     from extractors.recipes import recipe
@@ -157,8 +168,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     if not arguments.media.is_dir():
         raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     manifest = Manifest.load(arguments.manifest).check()
-    index, count = _shard(arguments.shard)
-    rows = manifest.shard(index, count, arguments.job_clips)
+    rows = _rows(arguments, manifest)
     encoders = _load(arguments)
     specs = [encoder.spec for encoder in encoders.values()]
     store = FeatureStore.create(arguments.store, manifest, specs, arguments.job_clips)
@@ -215,7 +225,7 @@ def _receipt(
         {
             "encoders": _names(arguments),
             "weights": _choices(arguments, _names(arguments)),
-            "shard": arguments.shard,
+            **({"shard": arguments.shard} if arguments.job is None else {"job": arguments.job}),
             "precision": arguments.precision,
             "tail": arguments.tail,
         },

@@ -127,7 +127,7 @@ def _short(value: Any) -> bool:
 
 
 def _jobs(run: Run) -> tuple[Job, ...]:
-    """Rules by the first part of the file's path: `extract/0-of-4.tsv` and `extract.tsv` are jobs of `extract`."""
+    """Rules by the first part of the file's path: `extract/0.tsv` and `extract.tsv` are jobs of `extract`."""
     found: dict[str, Job] = {}
     for name, row in table_rows(run, "benchmarks"):
         rule = name.split("/")[0].removesuffix(".tsv")

@@ -3,7 +3,7 @@
 validate(config, f"{workflow.basedir}/workflows/schemas/config.schema.yaml")
 sys.path.insert(0, str(workflow.basedir))
 
-from pipeline.planning import clip_count, code_digest
+from pipeline.planning import clip_count, code_digest, job_digest
 
 RUN = config["run"]
 # The commands run from any working directory, with the interpreter that runs Snakemake.
@@ -14,8 +14,7 @@ shell.prefix(
 
 wildcard_constraints:
     dataset="|".join(config["datasets"]) or "none",
-    shard=r"\d+",
-    shards=r"\d+",
+    job=r"\d+",
     model=r"[a-z0-9_+]+(-[a-z0-9_+]+)*",
     setting="supervised|weak",
     seed=r"\d+",
@@ -41,10 +40,9 @@ def jobs(dataset):
 
 
 def extract_receipts(dataset):
-    shards = jobs(dataset)
+    """Job N is the same clips however many are added after them, so its receipt does not carry their number."""
     return [
-        f"{RUN}/{dataset}/receipts/extract/{shard}-of-{shards}.json"
-        for shard in range(shards)
+        f"{RUN}/{dataset}/receipts/extract/{job}.json" for job in range(jobs(dataset))
     ]
 
 

@@ -3,14 +3,15 @@
 
 rule extract:
     input:
-        manifest=f"{RUN}/{{dataset}}/manifest.parquet",
+        # A new manifest alone runs nothing again: `clips` below says whether this job's clips are others.
+        manifest=ancient(f"{RUN}/{{dataset}}/manifest.parquet"),
         acquired=acquired,
     output:
-        receipt=f"{RUN}/{{dataset}}/receipts/extract/{{shard}}-of-{{shards}}.json",
+        receipt=f"{RUN}/{{dataset}}/receipts/extract/{{job}}.json",
     log:
-        f"{RUN}/{{dataset}}/logs/extract/{{shard}}-of-{{shards}}.log",
+        f"{RUN}/{{dataset}}/logs/extract/{{job}}.log",
     benchmark:
-        f"{RUN}/{{dataset}}/benchmarks/extract/{{shard}}-of-{{shards}}.tsv"
+        f"{RUN}/{{dataset}}/benchmarks/extract/{{job}}.tsv"
     conda:
         "../../environment.yml"
     threads: max(1, config["workers"] + 1)
@@ -25,14 +26,16 @@ rule extract:
         weights=weights,
         tail=lambda w: entry(w).get("tail", "pad"),
         max_failed=allowed_failures,
-        device=config["device"],
+        redo=lambda w: "--redo absent" if "acquire" in entry(w) else "",
         precision=config["precision"],
-        workers=config["workers"],
         job_clips=config["job_clips"],
+        clips=lambda w: job_digest(
+            f"{RUN}/{w.dataset}/manifest.parquet", int(w.job), config["job_clips"]
+        ),
         # Snakemake does not see changes inside the package: this does, and comments do not count.
         code=lambda w: code_digest(entry(w)["encoders"]),
     shell:
         "python -m pipeline.extract --manifest {input.manifest:q} --media {params.media:q} --store '{params.store}' "
-        "--encoders {params.encoders} {params.weights} --shard {wildcards.shard}/{wildcards.shards} "
-        "--device {params.device} --precision {params.precision} --tail {params.tail} --workers {params.workers} --job-clips {params.job_clips} "
-        "{params.max_failed} --receipt {output.receipt:q} > {log:q} 2>&1"
+        "--encoders {params.encoders} {params.weights} --job {wildcards.job} --job-clips {params.job_clips} "
+        "--device {config[device]} --workers {config[workers]} --precision {params.precision} --tail {params.tail} "
+        "{params.redo} {params.max_failed} --receipt {output.receipt:q} > {log:q} 2>&1"
