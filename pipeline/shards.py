@@ -29,10 +29,15 @@ class DamagedShard(ValueError):
 class _Index:
     signature: tuple[int, int, int]
     places: np.ndarray  # (chunks, 2) uint64: offset and number of bytes
+    checked: np.ndarray  # (chunks,) bool: this reader has compared the chunk with its checksum
 
 
 class ClipReader:
-    """Reads clips of one `values` array.  It leaves out which clips are committed and how long they are."""
+    """Reads clips of one `values` array.  It leaves out which clips are committed and how long they are.
+
+    A plain chunk is compared with its checksum when this reader first reads it, and again whenever the file changes:
+    a training run pays for the check in its first epoch.  zstd checks at every read.
+    """
 
     def __init__(self, folder: Path, shape: list[int], inner: list[int], outer: list[int], dtype: str, codec: str):
         self.folder, self.codec = folder, codec
@@ -81,41 +86,58 @@ class ClipReader:
         out = np.empty((needed, self._chunk_rows, *self._shape), self._dtype)
         file = os.open(path, os.O_RDONLY)
         try:
-            places = self._places(file, block, path)
+            index = self._index(file, block, path)
             for chunk in range(needed):
-                start, count = places[offset * self._chunks + chunk]
-                self._fill(file, int(start), int(count), out[chunk], path)
+                number = offset * self._chunks + chunk
+                start, count = index.places[number].tolist()
+                self._fill(file, start, count, out[chunk], path, not index.checked[number])
+                index.checked[number] = True
         finally:
             os.close(file)
         return out.reshape(-1, *self._shape)[:length]
 
-    def _places(self, file: int, block: int, path: str) -> np.ndarray:
+    def _index(self, file: int, block: int, path: str) -> _Index:
         status = os.fstat(file)
         signature = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._indexes.get(block)
         if known is not None and known.signature == signature:
-            return known.places
+            return known
         raw = os.pread(file, self._index_bytes + 4, max(status.st_size - self._index_bytes - 4, 0))
         if len(raw) != self._index_bytes + 4 or google_crc32c.value(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
             raise DamagedShard(f"{path}: torn, its index does not match its checksum ({status.st_size} bytes)")
         places = np.frombuffer(raw, "<u8", self._index_bytes // 8).reshape(-1, 2)
         if len(self._indexes) >= _CACHED_SHARDS:
             self._indexes.clear()
-        self._indexes[block] = _Index(signature, places)
-        return places
+        self._indexes[block] = _Index(signature, places, np.zeros(len(places), bool))
+        return self._indexes[block]
 
-    def _fill(self, file: int, start: int, count: int, out: np.ndarray, path: str) -> None:
+    def _fill(self, file: int, start: int, count: int, out: np.ndarray, path: str, check: bool) -> None:
         """Read and check one chunk into `out`, without a copy where the codec allows."""
         if start == _ABSENT:
             raise DamagedShard(f"{path}: a chunk that should hold rows was never written")
         if self.codec == "crc32c":
-            check = bytearray(4)
+            stored = bytearray(4)
             flat = out.reshape(-1).view(np.uint8)
-            got = os.preadv(file, [flat, check], start)
-            if got != flat.nbytes + 4 or google_crc32c.value(flat) != int.from_bytes(check, "little"):
+            got = os.preadv(file, [flat, stored], start)
+            sound = got == flat.nbytes + 4
+            if not sound or (check and google_crc32c.value(flat) != int.from_bytes(stored, "little")):
                 raise DamagedShard(f"{path}: bytes {start} to {start + count} differ from their checksum")
             return
         try:
             numcodecs.Zstd().decode(os.pread(file, count, start), out=out)
         except (RuntimeError, ValueError) as error:
             raise DamagedShard(f"{path}: bytes {start} to {start + count} cannot be decoded ({error})") from error
+
+
+def read_column(folder: Path, block: int, dtype: str) -> np.ndarray:
+    """(block clips,) of a one-dimensional array with one zstd chunk a block: `length`, `outcome`.
+
+    Raises:
+        DamagedShard: torn file or wrong checksum.
+        FileNotFoundError: no such chunk.
+    """
+    path = folder / "c" / str(block)
+    try:
+        return np.frombuffer(numcodecs.Zstd().decode(path.read_bytes()), dtype)
+    except (RuntimeError, ValueError) as error:
+        raise DamagedShard(f"{path}: cannot be decoded ({error})") from error

@@ -34,7 +34,7 @@ from pipeline.layout import JOB_CLIPS, Companion, Plan, create_arrays, plan
 from pipeline.manifest import Manifest
 from pipeline.outcomes import CODES, MEANING, OUTCOMES
 from pipeline.run import write_json
-from pipeline.shards import ClipReader, DamagedShard
+from pipeline.shards import ClipReader, DamagedShard, read_column
 
 __all__ = ["JOB_CLIPS", "BlockWriter", "FeatureStore", "NoRows", "Plan", "StoreError", "plan"]
 
@@ -305,8 +305,16 @@ class FeatureStore:
         known = self._blocks.get((key, block))
         if known is None or known.signature != signature:
             span = self.block_span(key, block)
-            rows = slice(span.start, span.stop)
-            known = _Committed(signature, self.array(key, "outcome")[rows], self.array(key, "length")[rows])
+            try:
+                outcome, length = (
+                    read_column(self.path / key / name, block, dtype)[: len(span)]
+                    for name, dtype in (("outcome", "u1"), ("length", "<i4"))
+                )
+            except (DamagedShard, FileNotFoundError) as error:
+                raise StoreError(
+                    f"{error}. `python -m pipeline.verify --store {self.path} --forget` lets extract make it again"
+                ) from error
+            known = _Committed(signature, outcome, length)
             self._blocks[key, block] = known
         return known
 

@@ -63,7 +63,7 @@ class Role:
 
     Args:
         name: as the layout calls it.
-        recipes: feature names that are meant, best first; else the only feature of the right shape is taken.
+        recipes: feature names that are meant, best first; else the one feature of such an encoder and right shape.
         shape: of one clip, time first; -1 for any number of rows.
     """
 
@@ -91,7 +91,12 @@ def choose(request: Request, roles: tuple[Role, ...], store: FeatureStore | None
         if role.name in found:
             continue
         named = [key for recipe in role.recipes for key in keys if names[key] == recipe]
-        shaped = [key for key in keys if (store.plan(key).segments, *store.spec(key).shape) == role.shape]
+        encoders = {recipe.partition(":")[0] for recipe in role.recipes}
+        shaped = [
+            key
+            for key in keys
+            if store.spec(key).encoder in encoders and (store.plan(key).segments, *store.spec(key).shape) == role.shape
+        ]
         if named and sum(names[key] == names[named[0]] for key in named) > 1:
             raise StoreError(f"{store.path}: {names[named[0]]} has several keys, say which: --feature {role.name}=KEY")
         if named or len(shaped) == 1:
