@@ -3,6 +3,7 @@
 snakemake --workflow-profile workflows/profiles/local --configfile workflows/config/demo.yaml
 """
 
+import shlex
 import sys
 from pathlib import Path
 

@@ -39,8 +39,8 @@ rule acquire:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=memory("default"),
-        runtime=minutes("default"),
+        mem_mb=memory("acquire"),
+        runtime=minutes("acquire"),
     params:
         media=media,
         ledger=lambda w, input: Path(input.manifest).parent / "ledger.jsonl",
@@ -50,6 +50,9 @@ rule acquire:
             if "from" in entry(w)["acquire"]
             else ""
         ),
+        options=lambda w: " ".join(
+            map(shlex.quote, entry(w)["acquire"].get("options", []))
+        ),
     shell:
         "python -m pipeline.acquire --manifest {input.manifest:q} --source {params.source} {params.origin} "
-        "--media {params.media:q} --ledger '{params.ledger}' --receipt {output.receipt:q} > {log:q} 2>&1"
+        "{params.options} --media {params.media:q} --ledger '{params.ledger}' --receipt {output.receipt:q} > {log:q} 2>&1"
