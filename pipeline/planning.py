@@ -75,6 +75,12 @@ def code_digest(names: Iterable[str]) -> str:
     Raises:
         ValueError: unknown encoder.
     """
+    return _code_digest(tuple(names))
+
+
+@functools.cache
+def _code_digest(names: tuple[str, ...]) -> str:
+    """One syntax walk per set of encoders, not one per job."""
     from extractors.base import ENCODERS
 
     files: set[str] = set(_DECODING)

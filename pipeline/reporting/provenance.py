@@ -13,7 +13,7 @@ from pipeline.reporting.gather import Run, json_files, table_rows
 #: Distinct sets of arguments shown per stage; the rest is counted.
 SHOWN_ARGUMENTS = 12
 #: Arguments that differ from job to job by design.
-_PER_JOB = ("shard", "seed")
+_PER_JOB = ("shard", "job", "seed")
 
 
 @dataclass(frozen=True)

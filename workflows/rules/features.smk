@@ -26,6 +26,9 @@ rule extract:
         weights=weights,
         tail=lambda w: entry(w).get("tail", "pad"),
         max_failed=allowed_failures,
+        # Functions of threads are no reason to run again: where and how wide a job runs changes no feature.
+        device=lambda w, threads: config["device"],
+        workers=lambda w, threads: config["workers"],
         redo=lambda w: "--redo absent" if "acquire" in entry(w) else "",
         precision=config["precision"],
         job_clips=config["job_clips"],
@@ -37,5 +40,5 @@ rule extract:
     shell:
         "python -m pipeline.extract --manifest {input.manifest:q} --media {params.media:q} --store '{params.store}' "
         "--encoders {params.encoders} {params.weights} --job {wildcards.job} --job-clips {params.job_clips} "
-        "--device {config[device]} --workers {config[workers]} --precision {params.precision} --tail {params.tail} "
+        "--device {params.device} --workers {params.workers} --precision {params.precision} --tail {params.tail} "
         "{params.redo} {params.max_failed} --receipt {output.receipt:q} > {log:q} 2>&1"
