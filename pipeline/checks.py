@@ -87,6 +87,7 @@ def key_damages(store: FeatureStore, key: str) -> Iterator[Damage]:
 
 def block_damages(store: FeatureStore, key: str, block: int, deep: bool = True) -> Iterator[Damage]:
     """Problems of one committed block; nothing if it is not committed."""
+    store.refresh()
     span = store.block_span(key, block)
     try:
         record = store.commit(key, block)

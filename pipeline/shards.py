@@ -2,15 +2,15 @@
 
 Zarr spends about a millisecond of bookkeeping on each access, more than the access itself.  This reads the same bytes
 by the same format (Zarr v3 `sharding_indexed`, index at the end) for the codecs that `pipeline.layout` writes, and
-`ClipReader.open` returns None for any other, so that the caller lets Zarr do it.  Nothing stays open between two reads,
-so readers may be shared by threads and survive fork.
+`ClipReader.open` returns None for any other, so that the caller lets Zarr do it.  Shard files stay open: one system
+call a read; positioned reads share no offset, so readers may be shared by threads and survive fork.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import time
 from pathlib import Path
 
 import google_crc32c
@@ -18,18 +18,38 @@ import numcodecs
 import numpy as np
 
 _ABSENT = 2**64 - 1
-_CACHED_SHARDS = 4096
+_OPEN_SHARDS = 128
+#: Another process may replace a file; a reader notices after this many seconds and until then reads the old one, whole.
+FRESH_S = 1.0
 
 
 class DamagedShard(ValueError):
     """A shard file is torn or its bytes changed; the message says which."""
 
 
-@dataclass(frozen=True)
-class _Index:
-    signature: tuple[int, int, int]
-    places: np.ndarray  # (chunks, 2) uint64: offset and number of bytes
-    checked: np.ndarray  # (chunks,) bool: this reader has compared the chunk with its checksum
+class _Shard:
+    """An open shard file with its index.  It is closed when the last reader of it lets go."""
+
+    def __init__(self, path: str, index_bytes: int) -> None:
+        self.file = os.open(path, os.O_RDONLY)
+        self.checked_s = time.monotonic()
+        status = os.fstat(self.file)
+        self.signature = (status.st_ino, status.st_mtime_ns, status.st_size)
+        raw = os.pread(self.file, index_bytes + 4, max(status.st_size - index_bytes - 4, 0))
+        if len(raw) != index_bytes + 4 or google_crc32c.value(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
+            raise DamagedShard(f"{path}: torn, its index does not match its checksum ({status.st_size} bytes)")
+        self.places = np.frombuffer(raw, "<u8", index_bytes // 8).reshape(-1, 2)  # offset, number of bytes
+        self.sound = np.zeros(len(self.places), bool)  # chunks that this reader has compared with their checksum
+
+    def is_current(self, path: str) -> bool:
+        """Whether the file is still the one at `path`."""
+        status = os.stat(path)
+        self.checked_s = time.monotonic()
+        return (status.st_ino, status.st_mtime_ns, status.st_size) == self.signature
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            os.close(self.file)
 
 
 class ClipReader:
@@ -47,7 +67,7 @@ class ClipReader:
         self._dtype = np.dtype(dtype)
         self._tail = ["0"] * (len(shape) - 1)
         self._index_bytes = self._block * self._chunks * 16
-        self._indexes: dict[int, _Index] = {}
+        self._shards: dict[int, _Shard] = {}
 
     @classmethod
     def open(cls, folder: Path) -> ClipReader | None:
@@ -81,52 +101,48 @@ class ClipReader:
             FileNotFoundError: no such shard.
         """
         block, offset = divmod(row, self._block)
-        path = os.path.join(self.folder, "c", str(block), *self._tail)
+        shard = self._shards.get(block)
+        if shard is None or time.monotonic() - shard.checked_s > FRESH_S:
+            shard = self._open(block, shard)
         needed = -(-length // self._chunk_rows)
         out = np.empty((needed, self._chunk_rows, *self._shape), self._dtype)
-        file = os.open(path, os.O_RDONLY)
-        try:
-            index = self._index(file, block, path)
-            for chunk in range(needed):
-                number = offset * self._chunks + chunk
-                start, count = index.places[number].tolist()
-                self._fill(file, start, count, out[chunk], path, not index.checked[number])
-                index.checked[number] = True
-        finally:
-            os.close(file)
+        for chunk in range(needed):
+            self._fill(shard, block, offset * self._chunks + chunk, out[chunk])
         return out.reshape(-1, *self._shape)[:length]
 
-    def _index(self, file: int, block: int, path: str) -> _Index:
-        status = os.fstat(file)
-        signature = (status.st_ino, status.st_mtime_ns, status.st_size)
-        known = self._indexes.get(block)
-        if known is not None and known.signature == signature:
-            return known
-        raw = os.pread(file, self._index_bytes + 4, max(status.st_size - self._index_bytes - 4, 0))
-        if len(raw) != self._index_bytes + 4 or google_crc32c.value(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
-            raise DamagedShard(f"{path}: torn, its index does not match its checksum ({status.st_size} bytes)")
-        places = np.frombuffer(raw, "<u8", self._index_bytes // 8).reshape(-1, 2)
-        if len(self._indexes) >= _CACHED_SHARDS:
-            self._indexes.clear()
-        self._indexes[block] = _Index(signature, places, np.zeros(len(places), bool))
-        return self._indexes[block]
+    def _path(self, block: int) -> str:
+        return os.path.join(self.folder, "c", str(block), *self._tail)
 
-    def _fill(self, file: int, start: int, count: int, out: np.ndarray, path: str, check: bool) -> None:
+    def _open(self, block: int, known: _Shard | None) -> _Shard:
+        path = self._path(block)
+        if known is not None and known.is_current(path):
+            return known
+        if len(self._shards) >= _OPEN_SHARDS:
+            self._shards.clear()
+        shard = _Shard(path, self._index_bytes)
+        self._shards[block] = shard
+        return shard
+
+    def _fill(self, shard: _Shard, block: int, number: int, out: np.ndarray) -> None:
         """Read and check one chunk into `out`, without a copy where the codec allows."""
+        start, count = shard.places[number].tolist()
         if start == _ABSENT:
-            raise DamagedShard(f"{path}: a chunk that should hold rows was never written")
+            raise DamagedShard(f"{self._path(block)}: a chunk that should hold rows was never written")
         if self.codec == "crc32c":
             stored = bytearray(4)
             flat = out.reshape(-1).view(np.uint8)
-            got = os.preadv(file, [flat, stored], start)
-            sound = got == flat.nbytes + 4
-            if not sound or (check and google_crc32c.value(flat) != int.from_bytes(stored, "little")):
-                raise DamagedShard(f"{path}: bytes {start} to {start + count} differ from their checksum")
+            sound = os.preadv(shard.file, [flat, stored], start) == flat.nbytes + 4
+            if sound and not shard.sound[number]:
+                sound = google_crc32c.value(flat) == int.from_bytes(stored, "little")
+            if not sound:
+                raise DamagedShard(f"{self._path(block)}: bytes {start} to {start + count} differ from their checksum")
+            shard.sound[number] = True
             return
         try:
-            numcodecs.Zstd().decode(os.pread(file, count, start), out=out)
+            numcodecs.Zstd().decode(os.pread(shard.file, count, start), out=out)
         except (RuntimeError, ValueError) as error:
-            raise DamagedShard(f"{path}: bytes {start} to {start + count} cannot be decoded ({error})") from error
+            place = f"{self._path(block)}: bytes {start} to {start + count}"
+            raise DamagedShard(f"{place} cannot be decoded ({error})") from error
 
 
 def read_column(folder: Path, block: int, dtype: str) -> np.ndarray:

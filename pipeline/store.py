@@ -16,10 +16,12 @@ all; without its commit record it does not count.  How arrays are cut and coded 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ import numpy as np
 import zarr
 
 from extractors.spec import FeatureSpec
+from pipeline import shards
 from pipeline.blocks import BlockWriter, StoreError, install
 from pipeline.layout import JOB_CLIPS, Companion, Plan, create_arrays, plan
 from pipeline.manifest import Manifest
@@ -57,6 +60,7 @@ class _Committed:
     """Outcome and length of the clips of one committed block, with what identifies the commit."""
 
     signature: tuple[int, int]
+    checked_s: float
     outcome: np.ndarray
     length: np.ndarray
 
@@ -297,13 +301,18 @@ class FeatureStore:
         return OUTCOMES[committed.outcome[offset]], int(committed.length[offset])
 
     def _committed(self, key: str, block: int) -> _Committed | None:
+        known = self._blocks.get((key, block))
+        now_s = time.monotonic()
+        if known is not None and now_s - known.checked_s <= shards.FRESH_S:
+            return known
         try:
             status = os.stat(self.commit_path(key, block))
         except FileNotFoundError:
             return None
         signature = (status.st_ino, status.st_mtime_ns)
-        known = self._blocks.get((key, block))
-        if known is None or known.signature != signature:
+        if known is not None and known.signature == signature:
+            known = dataclasses.replace(known, checked_s=now_s)
+        else:
             span = self.block_span(key, block)
             try:
                 outcome, length = (
@@ -314,8 +323,8 @@ class FeatureStore:
                 raise StoreError(
                     f"{error}. `python -m pipeline.verify --store {self.path} --forget` lets extract make it again"
                 ) from error
-            known = _Committed(signature, outcome, length)
-            self._blocks[key, block] = known
+            known = _Committed(signature, now_s, outcome, length)
+        self._blocks[key, block] = known
         return known
 
     def times(self, clip_id: str, key: str) -> np.ndarray:
@@ -403,6 +412,7 @@ class FeatureStore:
     def install(self, key: str, block: int, files: dict[str, Path], record: dict[str, Any]) -> None:
         """Make finished shard files and their record part of the store (see `pipeline.blocks.install`)."""
         install(self.path, files, self.commit_path(key, block), record)
+        self.refresh()
 
     def verify(self, deep: bool = True) -> list[str]:
         """Everything wrong with the committed blocks, one sentence each; uncommitted blocks are not wrong.
@@ -417,6 +427,12 @@ class FeatureStore:
     def forget(self, key: str, block: int) -> None:
         """Drop a block's commit record, so that the next `extract` makes it again."""
         self.commit_path(key, block).unlink(missing_ok=True)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read everything from disk again; what other processes change is noticed without it within a second."""
+        self._blocks.clear()
+        self._readers.clear()
 
     def sweep(self) -> int:
         """Remove what killed processes left over; blocks that a living process writes stay.  Returns the number."""

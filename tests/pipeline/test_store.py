@@ -133,7 +133,8 @@ def test_readers_may_be_forked_spawned_shared_by_threads_and_pickled(store, how)
             assert pool.starmap(_read_all, [(reader, ids, AUDIO.key)]) == [expected]
 
 
-def test_an_open_reader_sees_a_block_that_is_made_again(store):
+def test_an_open_reader_sees_a_block_that_is_made_again(store, monkeypatch):
+    monkeypatch.setattr("pipeline.shards.FRESH_S", 0)
     reader = FeatureStore.open(store.path)
     reader.read(DEMO.ids[0], AUDIO.key)
     store.forget(AUDIO.key, 0)
@@ -144,6 +145,20 @@ def test_an_open_reader_sees_a_block_that_is_made_again(store):
         writer.put(row, np.full((10, 4), row + 0.5, "float32"), AUDIO.grid.segments(10.0))
     writer.commit()
     assert (reader.read(DEMO.ids[3], AUDIO.key) == 3.5).all()
+
+
+def test_an_open_reader_keeps_whole_old_rows_until_it_looks_again(store, monkeypatch):
+    monkeypatch.setattr("pipeline.shards.FRESH_S", 1e9)
+    reader = FeatureStore.open(store.path)
+    reader.read(DEMO.ids[0], AUDIO.key)
+    writer = store.writer(AUDIO.key, 0)
+    for row in range(4):
+        writer.put(row, np.full((10, 4), row + 0.5, "float32"), AUDIO.grid.segments(10.0))
+    writer.commit()
+    assert (store.read(DEMO.ids[1], AUDIO.key) == 1.5).all()
+    np.testing.assert_array_equal(reader.read(DEMO.ids[1], AUDIO.key), factory.rows_of(AUDIO, 1, 10))
+    reader.refresh()
+    assert (reader.read(DEMO.ids[1], AUDIO.key) == 1.5).all()
 
 
 # ---- determinism -----------------------------------------------------------------------------------------------------
