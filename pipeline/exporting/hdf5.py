@@ -98,6 +98,7 @@ def _write_master(store: FeatureStore, path: Path, export: Export) -> None:
             for name in ARRAYS:
                 array = store.array(key, name)
                 layout = h5py.VirtualLayout(array.shape, array.dtype)
+                layout.dcpl.set_obj_track_times(False)  # else the file holds the time at which it was made
                 for block in _done(store, key):
                     span = store.block_span(key, block)
                     shape = (len(span), *array.shape[1:])
