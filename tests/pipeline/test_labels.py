@@ -1,0 +1,154 @@
+"""The rules by which scores become labels, thresholds and their files, and what a label store refuses."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from extractors.spec import FeatureSpec, FrameSampler, Grid
+from pipeline.labels import LabelStore, Scoring
+from pipeline.metrics import avvp
+from pipeline.pseudolabelling import evaluation, rules, thresholds
+from pipeline.pseudolabelling.captions import captions
+from pipeline.store import StoreError
+from tests.pipeline import store_factory
+
+
+def scoring(classes=("a", "b"), wording=("A photo of a.", "A photo of b."), recipe="valor2023", encoder="clip-l14"):
+    spec = FeatureSpec(
+        encoder, recipe, "visual", "image_embeds", (), ("l2",), Grid(1.0, 1.0, 10), FrameSampler(), (4,), "float32",
+        "fp32", "sha256:" + "ab" * 32,
+    )  # fmt: skip
+    return Scoring("visual", spec, classes, wording, 100.0)
+
+
+def test_only_what_is_strictly_greater_fires():
+    scores = np.array([[15.0, 15.000001], [14.9, 16.0]], np.float32)
+    assert rules.fire(scores, np.array([15.0, 15.0])).tolist() == [[0, 1], [0, 1]]
+    assert rules.fire(scores, np.array([15.0, 15.0]), np.array([1, 0])).tolist() == [[0, 0], [0, 0]]
+    # 0.1 as float32 is above 0.1: a threshold rounded to float32 first would not let it fire.
+    assert rules.fire(np.array([[0.1]], np.float32), np.array([0.1])).tolist() == [[1]]
+
+
+def test_scores_are_scale_times_cosine():
+    rng = np.random.default_rng(0)
+    rows, text = rng.normal(size=(5, 8)).astype(np.float32), rng.normal(size=(3, 8)).astype(np.float32)
+    wanted = [[100 * float(a @ b) / (np.sqrt(a @ a) * np.sqrt(b @ b)) for b in text] for a in rows]
+    np.testing.assert_allclose(rules.score(rows, text, 100.0), wanted, rtol=1e-5)
+    np.testing.assert_array_equal(rules.score(rows, text, 100.0)[2], rules.score(rows[2:3], text, 100.0)[0])
+    assert np.isnan(rules.score(np.zeros((1, 8)), text, 1.0)).all()
+
+
+def test_rows_are_averaged_within_their_second():
+    rows = np.arange(34, dtype=np.float32).reshape(17, 2)
+    assert rules.pool(rows, 8).tolist() == [rows[:8].mean(0).tolist(), rows[8:16].mean(0).tolist()]
+
+
+def test_lsld_offers_every_subset_the_whole_first_and_other_last():
+    words = ("Dog", "Cat", "Car", "Bus")
+    said = [candidate.caption for candidate in rules.candidates(words, (0, 2, 3), "This is a sound of ")]
+    assert said == [
+        "This is a sound of " + name
+        for name in ("Dog and Car and Bus", "Dog", "Car", "Bus", "Dog and Car", "Dog and Bus", "Car and Bus", "other")
+    ]
+    offered = rules.candidates(words, (0, 2), "")
+    cosines = np.array([[0.1, 0.2, 0.3, 0.0], [0.4, 0.4, 0.1, 0.1], [0.0, 0.0, 0.0, 0.9]])
+    assert rules.choose(cosines, offered, 4).tolist() == [[0, 0, 1, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_the_curve_holds_the_best_threshold():
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=200).round(1).astype(np.float32)  # with ties
+    truth = (rng.random(200) < 0.3).astype(int)
+    line = thresholds.curve(scores, truth)
+    for threshold, precision, recall, f in zip(
+        *(line[name] for name in ("threshold", "precision", "recall", "f")), strict=True
+    ):
+        fired = scores > threshold
+        hits = (fired & (truth == 1)).sum()
+        assert recall == pytest.approx(hits / truth.sum())
+        assert f == pytest.approx(2 * hits / (fired.sum() + truth.sum()))
+        assert precision == pytest.approx(hits / fired.sum() if fired.any() else 1.0)
+    every = [2 * ((scores > t) & (truth == 1)).sum() / ((scores > t).sum() + truth.sum()) for t in np.r_[-9, scores]]
+    found = thresholds.calibrate(scores[:, None], truth[:, None], ["a"])["a"]
+    assert found["f"] == pytest.approx(max(every))
+    assert found["positives"] == truth.sum()
+
+
+def test_a_class_that_the_split_never_shows_does_not_fire_there():
+    found = thresholds.calibrate(np.array([[1.0], [3.0]]), np.zeros((2, 1)), ["a"])["a"]
+    assert found["f"] is None
+    assert found["threshold"] == 3.0
+
+
+def test_thresholds_belong_to_a_teacher_and_to_captions(tmp_path):
+    own = scoring()
+    path = tmp_path / "thresholds.json"
+    made = thresholds.calibrate(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([[0, 1], [1, 0]]), own.classes)
+    thresholds.save(path, {"visual": thresholds.entry(own, "val", made)})
+    assert thresholds.load(path, own) == ((2.0, 1.0), "calibrated on split val")
+    with pytest.raises(ValueError, match="belong to another teacher"):
+        thresholds.load(path, scoring(recipe="lsld2023"))
+    with pytest.raises(ValueError, match="belong to other captions"):
+        thresholds.load(path, scoring(wording=("a", "b")))
+    path.write_text(json.dumps({"format": 1}))
+    with pytest.raises(ValueError, match="not a file of calibrated thresholds"):
+        thresholds.load(path, own)
+
+
+def test_published_thresholds_are_for_valors_teachers():
+    from pipeline.datasets.description import Prompt
+
+    prompts = [Prompt("a", "A.", 15.0, "x", 2.0, "valor2023"), Prompt("b", "B.", 20.0, "y", None, "valor2023")]
+    visual = captions(prompts, "visual")
+    assert thresholds.published(visual, scoring().teacher) == (15.0, 20.0)
+    with pytest.raises(ValueError, match="are for clip-l14:valor2023, the teacher is clip-b16:valor2023"):
+        thresholds.published(visual, scoring(encoder="clip-b16").teacher)
+    assert thresholds.published(visual, scoring(encoder="clip-b16").teacher, accept=True) == (15.0, 20.0)
+    with pytest.raises(ValueError, match="no threshold for 1 of 2 classes"):
+        thresholds.published(captions(prompts, "audio"), scoring().teacher)
+
+
+def test_captions_must_tell_classes_apart():
+    from pipeline.datasets.description import Prompt
+
+    prompts = [Prompt("a", "same", 1, "x", 1, "ours"), Prompt("b", "same", 1, " ", 1, "ours")]
+    with pytest.raises(ValueError, match="share the visual caption"):
+        captions(prompts, "visual")
+    with pytest.raises(ValueError, match="'b': no audio caption"):
+        captions(prompts, "audio")
+
+
+def test_keys_follow_weights_captions_and_nothing_else():
+    own = scoring()
+    assert own.spec.key == scoring().spec.key
+    others = [scoring(wording=("A photo of a.", "A photo of c.")), scoring(recipe="default")]
+    assert len({own.spec.key, *(other.spec.key for other in others)}) == 3
+    assert Scoring.from_dict(own.companion(np.zeros((2, 4))).facts) == own
+
+
+def test_a_feature_store_is_no_label_store(tmp_path):
+    made = store_factory.manifest()
+    store_factory.store(tmp_path / "features", made, [store_factory.spec()])
+    with pytest.raises(StoreError, match="holds no pseudo-labels"):
+        LabelStore.open(tmp_path / "features")
+
+
+def test_evaluation_counts_as_the_metric_does():
+    rng = np.random.default_rng(2)
+    truth = {name: (rng.random((12, 10, 3)) < 0.4).astype(float) for name in ("audio", "visual")}
+    predicted = {
+        name: np.where(rng.random((12, 10, 3)) < 0.8, grid, 1 - grid).astype(np.uint8) for name, grid in truth.items()
+    }
+    weak = (truth["audio"].any(1) | truth["visual"].any(1)).astype(float)
+    found = evaluation.split_scores(predicted, truth, weak, np.ones((12, 10), bool), "abc")
+    for modality, (c, name) in itertools.product(truth, enumerate("abc")):
+        p, t = predicted[modality][..., c] > 0, truth[modality][..., c] > 0
+        entry = found["classes"][modality][name]
+        assert entry["precision"] == pytest.approx((p & t).sum() / p.sum())
+        assert entry["recall"] == pytest.approx((p & t).sum() / t.sum())
+    assert found["table"] == avvp.scores(predicted["audio"], predicted["visual"], truth["audio"], truth["visual"])
+    assert found["f"]["audio"]["labels"]["segment"] > found["f"]["audio"]["chance"]["segment"] + 10
+    both = (predicted["audio"] & predicted["visual"]).sum()
+    assert found["agreement"]["audio_confirmed"] == pytest.approx(both / predicted["audio"].sum())
