@@ -5,6 +5,7 @@ A manifest is one Parquet file: a row per clip, and the dataset's facts as JSON 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -141,12 +142,20 @@ class Manifest:
     def ids(self) -> tuple[str, ...]:
         return tuple(clip.id for clip in self.clips)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over dataset, classes and clips: two manifests with the same digest are interchangeable."""
         hasher = hashlib.sha256(json.dumps([self.dataset, self.classes]).encode())
         for clip in self.clips:
             hasher.update(json.dumps(clip.to_dict(), sort_keys=True).encode())
+        return hasher.hexdigest()
+
+    def media_digest(self, count: int) -> str:
+        """SHA-256 over what of the first `count` clips decides their features; labels and splits do not."""
+        hasher = hashlib.sha256()
+        for clip in self.clips[:count]:
+            values = (clip.id, clip.source_id, clip.start_s, clip.duration_s, clip.media)
+            hasher.update(json.dumps(values).encode())
         return hasher.hexdigest()
 
     def split(self, name: str) -> tuple[Clip, ...]:

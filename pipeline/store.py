@@ -33,6 +33,7 @@ import zarr
 from extractors.spec import FeatureSpec
 from pipeline import shards
 from pipeline.blocks import BlockWriter, StoreError, install
+from pipeline.growth import grow, obstacle, planner
 from pipeline.layout import JOB_CLIPS, Companion, Plan, create_arrays, plan
 from pipeline.manifest import Manifest
 from pipeline.outcomes import CODES, MEANING, OUTCOMES
@@ -101,13 +102,15 @@ class FeatureStore:
         job_clips: int = JOB_CLIPS,
         companions: dict[str, Companion] | None = None,
     ) -> FeatureStore:
-        """Plan a store, or add keys to one.  Running it twice, or from several jobs at once, changes nothing.
+        """Plan a store, add keys to one, or clips at its end (`pipeline.growth`).
+
+        Running it twice, or from several jobs at once, changes nothing.
 
         Args:
             job_clips: clips per job at the finest; blocks never cross such a boundary.
             companions: by key, what a new key carries beside its rows.
         Raises:
-            StoreError: the folder is a store of another manifest or job size, or is something else and not empty.
+            StoreError: the folder is a store of other clips or of another job size, or is something else and not empty.
         """
         path = Path(path)
         if not (path / "zarr.json").exists():
@@ -121,27 +124,40 @@ class FeatureStore:
                 "manifest": manifest.digest,
                 "clips": len(manifest),
                 "job_clips": job_clips,
+                "media": manifest.media_digest(len(manifest)),
             }
             if not (path / "zarr.json").exists():
                 _create_group(path, {"clave": facts, "Conventions": "CF-1.11"})
         store = cls(path, mode="r+")
-        if store.facts["manifest"] != manifest.digest:
-            raise StoreError(
-                f"{path}: belongs to another manifest ({store.facts['dataset']}, {store.facts['clips']} clips, digest "
-                f"{store.facts['manifest'][:12]}; given: {manifest.dataset}, {len(manifest)} clips, "
-                f"{manifest.digest[:12]}). Use another --store, or the manifest it was made for."
-            )
-        if not (path / "commits" / "zarr.json").exists():
-            _create_group(path / "commits", {"about": "one JSON record per finished block; not arrays"})
         if store.facts["job_clips"] != job_clips:
             raise StoreError(
                 f"{path}: was planned for jobs of {store.facts['job_clips']} clips, not {job_clips}; "
                 f"pass --job-clips {store.facts['job_clips']} or use another --store"
             )
+        if store.facts["manifest"] != manifest.digest:
+            store = cls._grown(path, manifest)
+        if not (path / "commits" / "zarr.json").exists():
+            _create_group(path / "commits", {"about": "one JSON record per finished block; not arrays"})
         for spec in specs:
             if not (path / spec.key / "zarr.json").exists():
                 store._add_key(manifest, spec, (companions or {}).get(spec.key))
         return store
+
+    @classmethod
+    def _grown(cls, path: Path, manifest: Manifest) -> FeatureStore:
+        """The store, planned anew for a manifest that begins with its clips."""
+        with planner(path):
+            store = cls(path, mode="r+")  # another job may have done it while this one waited
+            if store.facts["manifest"] == manifest.digest:
+                return store
+            if why := obstacle(store, manifest):
+                raise StoreError(
+                    f"{path}: belongs to another manifest ({store.facts['dataset']}, {store.facts['clips']} clips, "
+                    f"digest {store.facts['manifest'][:12]}; given: {manifest.dataset}, {len(manifest)} clips, "
+                    f"{manifest.digest[:12]}): {why}. Use another --store, or the manifest it was made for."
+                )
+            _create_group(path, {"clave": grow(store, manifest), "Conventions": "CF-1.11"})
+        return cls(path, mode="r+")
 
     def _add_key(self, manifest: Manifest, spec: FeatureSpec, companion: Companion | None) -> None:
         """Create the arrays of a key beside the store and move them in whole, so a key is planned or absent."""
