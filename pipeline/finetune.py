@@ -1,0 +1,299 @@
+"""Stage: clips and frozen audio features in, weights of a visual encoder tuned to the sounds it goes with out."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.manifest import Clip, Manifest
+from pipeline.outcomes import MEANING
+from pipeline.run import DONE, command, log, receipt, sha256_of, write_json
+from pipeline.store import FeatureStore
+
+EXAMPLE = """\
+OUT gets <encoder>.safetensors for `extract --weights <encoder>=PATH` (features under a new key; the old ones stay),
+weights.json with its SHA-256, curves.json and, last, finetune.json.  The same command takes an interrupted run up
+again, to the same result.  Several GPUs: torchrun --nproc-per-node N -m pipeline.finetune ... (the batch is the total).
+
+example:
+  python -m pipeline.extract --manifest demo/manifest.parquet --media demo/media --store demo/features \\
+      --encoders vggish --weights random:0
+  python -m pipeline.finetune --manifest demo/manifest.parquet --media demo/media --store demo/features \\
+      --visual clip-tiny --visual-weights demo/teachers/clip-tiny.pt --audio vggish --recipe demo --seed 0 \\
+      --out demo/finetune/clip-tiny-0
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m pipeline.finetune",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--manifest", required=True, type=Path, help="made by pipeline.prepare")
+    made.add_argument("--media", required=True, type=Path, help="folder of clips")
+    made.add_argument("--store", required=True, type=Path, help="feature store with the audio features")
+    made.add_argument("--visual", required=True, metavar="ENCODER", help="encoder or encoder:recipe to tune")
+    made.add_argument(
+        "--visual-weights", default="pretrained", metavar="CHOICE", help="pretrained, random:SEED or PATH"
+    )
+    made.add_argument("--audio", required=True, metavar="FEATURE", help="key or encoder:recipe of the store")
+    made.add_argument("--recipe", default="clave", help="name in workflows/config/finetune, or a YAML file")
+    made.add_argument("--loss", choices=["one-sided", "symmetric"], help="instead of the recipe's")
+    made.add_argument("--tune", choices=["all", "projections"], help="projections: a frozen encoder, for comparison")
+    made.add_argument("--epochs", type=int, help="instead of the recipe's")
+    made.add_argument("--batch", type=int, help="clips per step over all processes, instead of the recipe's")
+    made.add_argument("--chunk", type=int, help="clips through the encoder at once, instead of the recipe's")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", required=True, type=Path, help="folder of this fine-tuning")
+    made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    made.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="bf16: mixed precision")
+    made.add_argument("--loader-workers", type=int, default=0, help="decoding processes")
+    made.add_argument("--restart", action="store_true", help="forget an earlier run in --out")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    with command("finetune"):
+        from pipeline.finetuning import ranks
+
+        try:
+            return _finetune(arguments)
+        finally:
+            ranks.stop()
+
+
+def _finetune(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from pipeline.finetuning import ranks
+    from pipeline.finetuning.recipe import read
+    from pipeline.finetuning.tuning import Tuning
+
+    if not arguments.media.is_dir():
+        raise FileNotFoundError(f"--media {arguments.media}: no such folder")
+    changes = {name: getattr(arguments, name) for name in ("loss", "tune", "epochs", "batch", "chunk")}
+    recipe = read(arguments.recipe, **changes)
+    manifest = Manifest.load(arguments.manifest).check()
+    store = FeatureStore.open(arguments.store)
+    key = store.key(arguments.audio)
+    if store.spec(key).modality != "audio":
+        raise ValueError(f"--audio {arguments.audio}: {key} is a {store.spec(key).modality} feature")
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {arguments.device}: torch {torch.__version__} sees no CUDA device")
+    rank, world, device = ranks.start(arguments.device)
+    torch.manual_seed(arguments.seed)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    encoder = _encoder(arguments, device)
+    train, excluded = _side(arguments, manifest, store, key, recipe.splits, encoder.spec, recipe)
+    validation = None
+    if recipe.validation:
+        validation, more = _side(arguments, manifest, store, key, (recipe.validation,), encoder.spec, recipe)
+        excluded += more
+    facts = _facts(arguments, manifest, store, key, encoder, recipe, train, validation, excluded)
+    fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        for name in ("checkpoint.pt", "best.pt", "curves.json") if arguments.restart else ():
+            (arguments.out / name).unlink(missing_ok=True)
+        (arguments.out / "finetune.json").unlink(missing_ok=True)
+    pair = _pair(encoder, train, recipe, arguments).to(device)
+    tuning = Tuning(
+        pair,
+        recipe,
+        train,
+        validation,
+        arguments.out,
+        arguments.seed,
+        fingerprint,
+        arguments.loader_workers,
+        rank,
+        world,
+    )
+    if rank == 0:
+        _announce(facts, sum(parameter.numel() for parameter in tuning.trained))
+    progress = tuning.run(lambda line: _report(line, recipe.epochs))
+    tuning.load_best()
+    if rank == 0:
+        _write(arguments, encoder, pair, facts, progress)
+    return DONE
+
+
+def _encoder(arguments: argparse.Namespace, device: Any) -> Any:
+    """The visual encoder, ready to be trained.
+
+    Raises:
+        ValueError: an encoder of sound, or one that does not encode single frames.
+    """
+    from extractors.base import load
+    from extractors.frame_encoder import FrameEncoder
+
+    encoder = load(arguments.visual, arguments.visual_weights, device)
+    if not isinstance(encoder, FrameEncoder) or type(encoder).encode_rows is not FrameEncoder.encode_rows:
+        raise ValueError(
+            f"--visual {arguments.visual}: only encoders of single frames can be tuned, such as resnet50, vgg19-bn or "
+            "clip-b32"
+        )
+    return encoder
+
+
+def _side(
+    arguments: argparse.Namespace, manifest: Manifest, store: FeatureStore, key: str, splits: tuple[str, ...],
+    spec: Any, recipe: Any,
+) -> tuple[Any, Counter]:  # fmt: skip
+    """Clips of some splits with their mean audio vectors, and the reasons of those that have none."""
+    import torch
+
+    from pipeline.finetuning.frames import Frames
+    from pipeline.finetuning.tuning import Side, numbered
+
+    known = set(store.ids)
+    outcomes = store.outcomes(key)
+    clips: list[Clip] = []
+    vectors, excluded, spoiled = [], Counter(), []
+    for clip in (clip for split in splits for clip in manifest.split(split)):
+        outcome = outcomes[clip.id] if clip.id in known else "absent"
+        if outcome != "ok":
+            excluded[f"audio: {outcome}"] += 1
+            continue
+        rows = store.read(clip.id, key).astype(np.float32)
+        if not np.isfinite(rows).all():
+            spoiled.append(clip.id)
+            continue
+        clips.append(clip)
+        vectors.append(rows.reshape(-1, rows.shape[-1]).mean(axis=0))
+    if spoiled:
+        shown = ", ".join(spoiled[:10])
+        raise ValueError(
+            f"{store.path}: {key} holds NaN or infinity for {len(spoiled)} clip(s): {shown}. "
+            "`python -m pipeline.verify` lists damage; extract them again"
+        )
+    if len(clips) < 2:
+        have = ", ".join(f"{name or '(none)'} {count}" for name, count in manifest.splits().items())
+        why = ", ".join(f"{count} x {name}" for name, count in excluded.items()) or "no clips"
+        raise ValueError(
+            f"splits {', '.join(splits)}: {len(clips)} clip(s) with {key} ({why}). The manifest has: {have}"
+        )
+    frames = Frames(clips, arguments.media, spec, recipe.frames, arguments.seed, recipe.resample == "once")
+    audio = torch.from_numpy(np.stack(vectors))
+    return Side(frames, audio, numbered([clip.source_id for clip in clips])), excluded
+
+
+def _pair(encoder: Any, train: Any, recipe: Any, arguments: argparse.Namespace) -> Any:
+    """The two sides; the projections' first weights depend on the seed alone."""
+    import torch
+
+    from pipeline.finetuning.pair import Pair
+
+    side = _edge(encoder.spec)
+    blank = torch.zeros((1, 1, side, side, 3), dtype=torch.uint8, device=encoder.device)
+    probe = Pair(encoder, 1, 1, 1, recipe.tune, "frozen", "fp32").eval()
+    with torch.no_grad():
+        size = probe.pooled(blank).shape[1]
+    torch.manual_seed(arguments.seed)
+    return Pair(encoder, size, train.audio.shape[1], recipe.projection, recipe.tune, recipe.norms, arguments.precision)
+
+
+def _edge(spec: Any) -> int:
+    """Edge of the prepared pictures: the size that the last geometry step names."""
+    from extractors import frames
+
+    steps = frames.split(spec.preprocess)[0]
+    return int(str(steps[-1]).split("size=")[1].split()[0].split("x")[0])
+
+
+def _facts(
+    arguments: argparse.Namespace, manifest: Manifest, store: FeatureStore, key: str, encoder: Any, recipe: Any,
+    train: Any, validation: Any, excluded: Counter,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that the result depends on."""
+    return {
+        "visual": encoder.spec.name,
+        "weights": encoder.spec.weights,
+        "audio": {"key": key, "name": store.spec(key).name, "weights": store.spec(key).weights},
+        "dataset": manifest.dataset,
+        "manifest": manifest.digest,
+        "recipe": recipe.to_dict(),
+        "seed": arguments.seed,
+        "precision": arguments.precision,
+        "world": int(os.environ.get("WORLD_SIZE", "1")),
+        "clips": {"train": len(train), "validation": len(validation) if validation else 0, "excluded": dict(excluded)},
+    }
+
+
+def _announce(facts: dict[str, Any], parameters: int) -> None:
+    clips = facts["clips"]
+    log(
+        f"{facts['visual']} against {facts['audio']['name']}, seed {facts['seed']}: {parameters:,} trained parameters, "
+        f"{clips['train']} clips, {clips['validation']} for validation, {facts['recipe']['loss']} loss"
+    )
+    for reason, count in sorted(clips["excluded"].items()):
+        log(f"  {count} clips without {reason} ({MEANING[reason.removeprefix('audio: ')]})")
+
+
+def _report(line: dict[str, Any], epochs: int) -> None:
+    found = "".join(
+        f", {way} R@1 {values['R@1']:.1f} R@5 {values['R@5']:.1f}" for way, values in line.get("retrieval", {}).items()
+    )
+    log(f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.4f}{found}, {line['seconds']:.1f} s")
+
+
+def _write(arguments: argparse.Namespace, encoder: Any, pair: Any, facts: dict[str, Any], progress: Any) -> None:
+    """The checkpoint in the encoder's key format, its record, and the receipt last."""
+    from safetensors.torch import save
+
+    name = encoder.spec.encoder
+    path = arguments.out / f"{name}.safetensors"
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in pair.network.state_dict().items()}
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(save(state))
+    os.replace(partial, path)
+    digest = sha256_of(path)
+    weights = {
+        "name": f"{name}-tuned-{facts['dataset']}-seed{facts['seed']}",
+        "file": path.name,
+        "url": None,
+        "page": "made by pipeline.finetune; finetune.json beside it says how",
+        "size_bytes": path.stat().st_size,
+        "sha256": digest,
+        "licence_code": "unknown",
+        "licence_weights": "unknown",
+        "member": None,
+        "note": f"From {facts['weights']}, tuned against {facts['audio']['key']}.",
+    }
+    write_json(arguments.out / "weights.json", weights)
+    refused = dict(Counter(progress.refused.values()))
+    write_json(
+        arguments.out / "finetune.json",
+        receipt(
+            "finetune",
+            facts,
+            epochs=progress.epoch,
+            stopped_early=progress.stopped_early,
+            best=progress.best,
+            before=progress.history[0].get("retrieval"),
+            refused={"clips": progress.refused, "counts": refused},
+            history=[{k: v for k, v in line.items() if k not in ("seconds", "waited_s")} for line in progress.history],
+            weights=weights,
+        ),
+    )
+    for outcome, count in sorted(refused.items()):
+        log(f"  {count} clips could not be read: {outcome}, {MEANING[outcome]}")
+    chosen = f"epoch {progress.best['epoch']}" if progress.best else f"epoch {progress.epoch}, the last"
+    print(f"{path}: {chosen}, sha256 {digest[:16]}...")
+    for way, values in (progress.best.get("retrieval") or {}).items():
+        print(f"  {way}: " + ", ".join(f"{metric} {value:.1f}" for metric, value in values.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The two sides of the contrast, and a training step whose memory follows a chunk, not the batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from extractors.frame_encoder import FrameEncoder
+from pipeline.finetuning import ranks
+
+
+class Pair(nn.Module):
+    """A visual encoder with a projection, and a projection of audio vectors.
+
+    Args:
+        encoder: with weights.
+        visual_size, audio_size: numbers of a pooled visual and of an audio vector.
+        width: of the projections, linear and without bias.
+        tune: `all` or `projections`.
+        norms: `train` or `frozen`.
+        precision: `fp32`, or `bf16` for mixed precision in the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: FrameEncoder,
+        visual_size: int,
+        audio_size: int,
+        width: int,
+        tune: str,
+        norms: str,
+        precision: str,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.network = encoder, encoder.network
+        self.visual = nn.Linear(visual_size, width, bias=False)
+        self.audio = nn.Linear(audio_size, width, bias=False)
+        self.norms, self.precision = norms, precision
+        self.network.requires_grad_(tune == "all")
+        self.tunes_encoder = tune == "all"
+
+    def train(self, mode: bool = True) -> Pair:
+        super().train(mode)
+        if self.norms == "frozen" or not self.tunes_encoder:
+            self.network.eval()
+        return self
+
+    def pooled(self, pictures: Tensor) -> Tensor:
+        """(b, C): mean over space and over the frames of a clip, from (b, K, S, S, 3) prepared pictures."""
+        flat = self.encoder.pictures(pictures.flatten(0, 1))
+        mixed = self.precision == "bf16"
+        with torch.autocast(flat.device.type, torch.bfloat16) if mixed else contextlib.nullcontext():
+            made = self.encoder.features(flat)
+        made = made.float()
+        if made.ndim > 2:
+            made = made.mean(dim=tuple(range(2, made.ndim))) if made.ndim == 4 else made.mean(dim=1)
+        return made.unflatten(0, pictures.shape[:2]).mean(dim=1)
+
+    def see(self, pictures: Tensor) -> Tensor:
+        """(b, width) of length 1."""
+        return functional.normalize(self.visual(self.pooled(pictures)), dim=-1)
+
+    def hear(self, rows: Tensor) -> Tensor:
+        """(b, width) of length 1 from (b, D) audio vectors."""
+        return functional.normalize(self.audio(rows), dim=-1)
+
+
+@contextlib.contextmanager
+def norms_keep_still(network: nn.Module) -> Iterator[None]:
+    """Norms use the batch's statistics without remembering them."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, tracked) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
+
+
+def backward(
+    pair: Pair,
+    pictures: Tensor,
+    audio: Tensor,
+    videos: Tensor,
+    loss_of: Callable[[Tensor, Tensor, Tensor], Tensor],
+    chunk: int,
+    weight: float = 1.0,
+) -> float:
+    """Add the gradient of the loss of one batch, over all processes, to the parameters; returns the loss.
+
+    The vectors are computed chunk by chunk without a graph, the loss is differentiated with respect to the vectors of
+    all processes, and each chunk goes through the encoder again with its share of that gradient (Gao et al. 2021,
+    gradient caching).  The result is the gradient of the whole batch; memory is that of a chunk.  With batch
+    statistics (`norms: train`) a chunk is what the norms see.
+
+    Args:
+        pictures: (b, K, S, S, 3) of this process.
+        audio: (b, D). videos: (b,).
+        loss_of: (visual, audio, videos) of all processes -> loss.
+        chunk: clips at once.
+        weight: of the gradient, 1 / accumulate.
+    """
+    parts = list(zip(pictures.split(chunk), audio.split(chunk), strict=True))
+    whole = len(parts) == 1 and not torch.distributed.is_initialized()
+    if whole:
+        loss = loss_of(pair.see(pictures), pair.hear(audio), videos)
+        (weight * loss).backward()
+        return float(loss.detach())
+    with torch.no_grad(), norms_keep_still(pair.network):
+        seen = torch.cat([pair.see(some) for some, _ in parts])
+        heard = torch.cat([pair.hear(some) for _, some in parts])
+    every_seen, own = ranks.gather(seen)
+    every_heard, _ = ranks.gather(heard)
+    every_video, _ = ranks.gather(videos)
+    leaves = [every_seen.clone().requires_grad_(), every_heard.clone().requires_grad_()]
+    loss = loss_of(*leaves, every_video)
+    loss.backward()
+    cached = [leaf.grad[own].split(chunk) for leaf in leaves]
+    for (some, rows), seen_grad, heard_grad in zip(parts, *cached, strict=True):
+        surrogate = (pair.see(some) * seen_grad).sum() + (pair.hear(rows) * heard_grad).sum()
+        (weight * surrogate).backward()
+    return float(loss.detach())
