@@ -69,7 +69,11 @@ def plan(manifest: Manifest, spec: FeatureSpec, job_clips: int = JOB_CLIPS) -> P
     """
     if job_clips < 1:
         raise ValueError(f"job_clips is {job_clips}, at least 1 is needed")
-    counts = {spec.grid.rows(clip.duration_s or 0.0) for clip in manifest.clips}
+    return plan_for({spec.grid.rows(clip.duration_s or 0.0) for clip in manifest.clips}, spec, job_clips)
+
+
+def plan_for(counts: set[int], spec: FeatureSpec, job_clips: int = JOB_CLIPS) -> Plan:
+    """Layout for clips with these numbers of rows."""
     longest = max(counts, default=1)
     row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
     pieces = min(longest, max(1, -(-longest * row_bytes // _CHUNK_BYTES)))
