@@ -18,6 +18,7 @@ configfile: f"{workflow.basedir}/workflows/config/defaults.yaml"
 include: "workflows/rules/common.smk"
 include: "workflows/rules/clips.smk"
 include: "workflows/rules/features.smk"
+include: "workflows/rules/labels.smk"
 include: "workflows/rules/models.smk"
 include: "workflows/rules/publish.smk"
 

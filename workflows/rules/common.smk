@@ -19,6 +19,7 @@ wildcard_constraints:
     setting="supervised|weak",
     seed=r"\d+",
     format=r"[a-z0-9-]+",
+    name=r"[a-z0-9]+(-[a-z0-9]+)*?",
 
 
 def entry(wildcards):
@@ -86,10 +87,29 @@ def exports(dataset):
     ]
 
 
+def label_receipts(dataset):
+    """The receipt of the pseudo-labels, where they are configured."""
+    return (
+        [f"{RUN}/{dataset}/receipts/pseudolabel.json"]
+        if "pseudolabel" in config["datasets"][dataset]
+        else []
+    )
+
+
+def tunings(dataset):
+    """Receipts of every fine-tuning."""
+    return [
+        f"{RUN}/{dataset}/finetune/{tuning['name']}-{seed}/finetune.json"
+        for tuning in config["datasets"][dataset].get("finetune", [])
+        for seed in tuning.get("seeds", [0])
+    ]
+
+
 def targets():
     made = []
     for dataset, settings in config["datasets"].items():
         made += extract_receipts(dataset) + scores(dataset) + exports(dataset)
+        made += label_receipts(dataset) + tunings(dataset)
         made.append(f"{RUN}/{dataset}/report.html")
         if settings.get("release"):
             made.append(f"{RUN}/{dataset}/receipts/release.json")
@@ -119,11 +139,60 @@ def acquired(wildcards):
     )
 
 
+def taught(wildcards):
+    """Teachers come first, where the configuration trains its own."""
+    return (
+        [f"{RUN}/{wildcards.dataset}/teachers/teach.json"]
+        if "teach" in entry(wildcards)
+        else []
+    )
+
+
+def checkpoints(wildcards):
+    """Encoder name -> checkpoint, of the teachers that the run trains itself."""
+    return {
+        name: f"{RUN}/{wildcards.dataset}/teachers/{name}.pt"
+        for name in entry(wildcards).get("teach", {}).get("encoders", [])
+    }
+
+
 def weights(wildcards):
     chosen = entry(wildcards).get("weights", "pretrained")
-    return " ".join(
-        f"--weights {choice!r}"
-        for choice in ([chosen] if isinstance(chosen, str) else chosen)
+    chosen = [chosen] if isinstance(chosen, str) else list(chosen)
+    chosen += [f"{name}={path}" for name, path in checkpoints(wildcards).items()]
+    return " ".join(f"--weights {choice!r}" for choice in chosen)
+
+
+def labelling_flags(wildcards):
+    chosen, own = entry(wildcards)["pseudolabel"], checkpoints(wildcards)
+    teachers = [
+        f"{name}={own[name]}" if name in own else name for name in chosen["teachers"]
+    ]
+    flags = [f"--teacher {name!r}" for name in teachers]
+    flags += [
+        f"--{name} {chosen[name]!r}"
+        for name in ("rule", "prompts", "thresholds", "calibrate")
+        if name in chosen
+    ]
+    flags += [f"--mask {mask}" for mask in chosen.get("masks", [])]
+    return " ".join(flags)
+
+
+def tuning_flags(wildcards):
+    for tuning in entry(wildcards).get("finetune", []):
+        if tuning["name"] == wildcards.name:
+            own = checkpoints(wildcards).get(tuning["visual"])
+            start = tuning.get("weights", own or "pretrained")
+            given = {
+                "visual": tuning["visual"],
+                "visual-weights": start,
+                "audio": tuning["audio"],
+                "recipe": tuning.get("recipe", "clave"),
+            }
+            flags = [f"--{name} {value!r}" for name, value in given.items()]
+            return " ".join(flags)
+    raise WorkflowError(
+        f"no fine-tuning {wildcards.name} is configured for {wildcards.dataset}"
     )
 
 
@@ -134,8 +203,15 @@ def allowed_failures(wildcards):
 
 def training_flags(wildcards):
     chosen = training(wildcards)
-    return " ".join(
+    flags = [
         f"--{name} {chosen[name]!r}"
         for name in ("config", "visual", "audio")
         if name in chosen
-    )
+    ]
+    if chosen.get("labels"):
+        flags.append(f"--labels '{RUN}/{wildcards.dataset}/labels'")
+    return " ".join(flags)
+
+
+def training_labels(wildcards):
+    return label_receipts(wildcards.dataset) if training(wildcards).get("labels") else []

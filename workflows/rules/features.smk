@@ -6,6 +6,7 @@ rule extract:
         # A new manifest alone runs nothing again: `clips` below says whether this job's clips are others.
         manifest=ancient(f"{RUN}/{{dataset}}/manifest.parquet"),
         acquired=acquired,
+        taught=taught,
     output:
         receipt=f"{RUN}/{{dataset}}/receipts/extract/{{job}}.json",
     log:

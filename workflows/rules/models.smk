@@ -5,6 +5,7 @@ rule train:
     input:
         manifest=f"{RUN}/{{dataset}}/manifest.parquet",
         features=lambda w: extract_receipts(w.dataset),
+        labels=training_labels,
     output:
         receipt=f"{RUN}/{{dataset}}/train/{{model}}-{{setting}}-{{seed}}/train.json",
     log:
