@@ -202,6 +202,8 @@ class BlockWriter:
                 "files": {paths[name]: sha256_of(path) for name, path in made.items()},
             }
             self.store.install(self.key, self.block, {paths[name]: path for name, path in made.items()}, record)
+            if "values" not in made:  # rows of an earlier commit, if there were any, are nobody's now
+                (self.store.path / paths["values"]).unlink(missing_ok=True)
         finally:
             self._scratch.release()
         return counts
@@ -214,8 +216,12 @@ class BlockWriter:
             folder = self._scratch.path / name
             folder.mkdir()
             shutil.copyfile(self.store.path / self.key / name / "zarr.json", folder / "zarr.json")
-            zarr.open_array(folder, mode="r+").with_config({"write_empty_chunks": True})[span] = data
-            made[name] = folder / Path(*Path(paths[name]).parts[2:])
+            # A clip without rows takes no room in `values`, however wide a row: most of a dataset may be absent.
+            array = zarr.open_array(folder, mode="r+").with_config({"write_empty_chunks": name != "values"})
+            array[span] = data
+            path = folder / Path(*Path(paths[name]).parts[2:])
+            if name != "values" or path.exists():
+                made[name] = path
         return made
 
 

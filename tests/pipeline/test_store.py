@@ -13,7 +13,9 @@ import pytest
 import xarray
 import zarr
 
+from extractors.spec import FeatureSpec, FrameSampler, Grid
 from pipeline.layout import plan
+from pipeline.manifest import Clip, Manifest
 from pipeline.store import FeatureStore, NoRows, StoreError
 from tests.pipeline import store_factory as factory
 
@@ -434,3 +436,21 @@ def test_nan_and_times_that_disagree_are_found_even_if_the_hashes_are_right(stor
     assert f"clip {DEMO.ids[9]} has 10 rows, but times for another number" in found
     assert f"clip {DEMO.ids[8]} has times that do not run forward" in found
     assert len(store.verify(deep=False)) == 0
+
+
+def test_clips_without_rows_take_no_room(tmp_path):
+    manifest = Manifest("x", tuple(Clip(f"c{number}", f"c{number}", duration_s=10.0) for number in range(64)))
+    spec = FeatureSpec("e", "r", "visual", "map", (), (), Grid(), FrameSampler(), (7, 7, 512))
+    store = FeatureStore.create(tmp_path / "s", manifest, [spec])
+    for block, span in store.blocks(spec.key):
+        writer = store.writer(spec.key, block)
+        for row in span:
+            if row == 3:
+                writer.put(row, np.ones((10, 7, 7, 512), np.float32), spec.grid.segments(10.0))
+            else:
+                writer.fail(row, "absent", "no file")
+        writer.commit()
+    size = sum(file.stat().st_size for file in (tmp_path / "s" / spec.key).rglob("*") if file.is_file())
+    assert size < 2 * 10 * 7 * 7 * 512 * 4
+    assert store.verify() == []
+    np.testing.assert_array_equal(FeatureStore.open(tmp_path / "s").read("c3", spec.key), 1.0)
