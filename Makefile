@@ -21,6 +21,7 @@ demo: $(VENV)/.installed
 	@echo "features: runs/demo/demo/features     (Zarr; xarray.open_zarr(path, group=KEY))"
 	@echo "release:  runs/demo/demo/release"
 
+test test-all: export OMP_NUM_THREADS := 1
 test: $(VENV)/.installed
 	$(RUN) -m pytest -n $(CORES) --dist loadfile -m "not slow and not parity and not gpu"
 
