@@ -205,7 +205,7 @@ def training_flags(wildcards):
     chosen = training(wildcards)
     flags = [
         f"--{name} {chosen[name]!r}"
-        for name in ("config", "visual", "audio")
+        for name in ("config", "visual", "audio", "motion")
         if name in chosen
     ]
     if chosen.get("labels"):
