@@ -243,9 +243,9 @@ def _announce(facts: dict[str, Any], parameters: int) -> None:
 
 def _report(line: dict[str, Any], epochs: int) -> None:
     found = "".join(
-        f", {way} R@1 {values['R@1']:.1f} R@5 {values['R@5']:.1f}" for way, values in line.get("retrieval", {}).items()
+        f", {way} R@1 {values['R@1']:.1f} R@5 {values['R@5']:.1f}" for way, values in line.get("val", {}).items()
     )
-    log(f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.4f}{found}, {line['seconds']:.1f} s")
+    log(f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.4f}{found}, {line['train_s']:.1f} s")
 
 
 def _write(arguments: argparse.Namespace, encoder: Any, pair: Any, facts: dict[str, Any], progress: Any) -> None:
@@ -281,9 +281,9 @@ def _write(arguments: argparse.Namespace, encoder: Any, pair: Any, facts: dict[s
             epochs=progress.epoch,
             stopped_early=progress.stopped_early,
             best=progress.best,
-            before=progress.history[0].get("retrieval"),
+            before=progress.history[0].get("val"),
             refused={"clips": progress.refused, "counts": refused},
-            history=[{k: v for k, v in line.items() if k not in ("seconds", "waited_s")} for line in progress.history],
+            history=[{k: v for k, v in line.items() if k not in ("train_s", "waited_s")} for line in progress.history],
             weights=weights,
         ),
     )

@@ -173,6 +173,7 @@ class LabelStore:
         if len(set(found.values())) > 1:
             raise StoreError(f"{path}: audio and visual labels are of different classes")
         self.classes: tuple[str, ...] = next(iter(found.values()))
+        self._outcomes: dict[str, dict[str, str]] = {}
         self._scores = {modality: made[key]["scores"] for modality, key in self.keys.items()}
 
     @classmethod
@@ -216,10 +217,14 @@ class LabelStore:
         return self.outcomes(modality)[clip_id]
 
     def outcomes(self, modality: str) -> dict[str, str]:
-        return self.store.outcomes(self._key(modality))
+        """Outcome of every clip, read once."""
+        if modality not in self._outcomes:
+            self._outcomes[modality] = self.store.outcomes(self._key(modality))
+        return self._outcomes[modality]
 
     def has(self, clip_id: str, modality: str) -> bool:
-        return modality in self.keys and bool(self.store.lengths(self.keys[modality])[self.store.row(clip_id)])
+        """Whether the clip has labels of this modality."""
+        return modality in self.keys and self.outcomes(modality).get(clip_id) == "ok"
 
     def _key(self, modality: str) -> str:
         if modality not in self.keys:

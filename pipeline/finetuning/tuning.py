@@ -100,7 +100,7 @@ class Tuning:
         self.resume()
         if not self.progress.history and self.validation is not None:
             before = self.examine(self.validation, epoch=0)
-            self.progress.history.append({"epoch": 0, "loss": None, "retrieval": before})
+            self.progress.history.append({"epoch": 0, "loss": None, "val": before})
             self._keep_best(before, 0)
         while self.progress.epoch < self.recipe.epochs and not self.progress.stopped_early:
             line = self._epoch()
@@ -165,15 +165,16 @@ class Tuning:
         line = {
             "epoch": progress.epoch,
             "loss": float(np.mean(losses)),
-            "batches": len(losses),
-            "skipped": skipped,
             "lr": self.optimizer.param_groups[0]["lr"],
             "waited_s": round(waited_s, 3),
         }
+        if skipped:
+            line["skipped"] = skipped
+        line["train_s"] = round(time.monotonic() - started_s, 3)
         if self.validation is not None:
-            line["retrieval"] = self.examine(self.validation, epoch=0)
-            self._keep_best(line["retrieval"], progress.epoch)
-        return line | {"seconds": round(time.monotonic() - started_s, 3)}
+            line["val"] = self.examine(self.validation, epoch=0)
+            self._keep_best(line["val"], progress.epoch)
+        return line
 
     def _step(self, epoch: int) -> None:
         ranks.sum_gradients(self.trained)

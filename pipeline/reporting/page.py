@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.reporting import clip_figure, clips, coverage, curves, decisions, provenance, scores, values
+from pipeline.reporting import clip_figure, clips, coverage, curves, decisions, provenance, pseudolabels, scores, values
 from pipeline.reporting.gather import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -51,6 +51,7 @@ def sections(run: Run, count: int) -> list[Section]:
         ("scores", "Scores", "scores.html.j2", lambda: scores.score_tables(run)),
         ("clips", "A few clips", "clips.html.j2", panels),
         ("coverage", "Coverage", "coverage.html.j2", lambda: coverage.coverages(run)),
+        ("labels", "Pseudo-labels", "pseudolabels.html.j2", lambda: pseudolabels.label_reports(run)),
         ("curves", "Learning curves", "curves.html.j2", lambda: curves.curve_figures(run, "train")),
         ("finetune", "Contrastive fine-tuning", "curves.html.j2", lambda: curves.curve_figures(run, "finetune")),
         ("values", "Are the values sane?", "values.html.j2", lambda: values.statistics(run)),
