@@ -60,6 +60,15 @@ def save_npy(path: Path, array: np.ndarray) -> None:
     os.replace(beside, path)
 
 
+def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays as `.npz` so that the file is complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".partial")
+    with open(beside, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(beside, path)
+
+
 def link(source: Path, target: Path) -> None:
     """The same file under a second name; a copy where the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,220 @@
+"""What a configuration will cost: jobs, rows, bytes and hours, from a manifest's lengths and measured throughputs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from extractors.recipes import recipe
+from extractors.spec import FeatureSpec
+from pipeline.layout import plan_for
+from pipeline.planning import ROOT, clip_count
+
+#: Seconds of every clip, where a dataset's clips are all as long; others need a manifest.
+CLIP_S = {"ave": 10.0, "llp": 10.0, "demo": 10.0}
+THROUGHPUT = ROOT / "workflows" / "config" / "throughput.yaml"
+# A stored row's window is two float64; each chunk of values has an index entry of 16 bytes and a checksum of 4.
+_WINDOW_BYTES, _CHUNK_BYTES = 16, 20
+#: Files of one block: four arrays and the commit record.
+FILES_PER_BLOCK = 5
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Measured seconds per row: `prepare_s` of one core for decoding and transforms, `encode_s` of the device."""
+
+    prepare_s: float
+    encode_s: float
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of one dataset; hours that were never measured and rows of unknown lengths are None.
+
+    Args:
+        device_h: hours of the device (one GPU, or one CPU core).
+        core_h: hours of one core for decoding and transforms.
+    """
+
+    name: str
+    rows: int | None
+    row_bytes: int
+    bytes: int | None
+    blocks: int | None
+    device_h: float | None
+    core_h: float | None
+
+
+@dataclass(frozen=True)
+class Bill:
+    """One dataset's part.  `clips` None: neither manifest nor description says."""
+
+    dataset: str
+    clips: int
+    clip_s: float | None
+    jobs: dict[str, int]
+    features: tuple[Feature, ...]
+    media_bytes: int | None
+    exports: tuple[str, ...]
+    unknown: tuple[str, ...] = field(default=())
+
+    @property
+    def feature_bytes(self) -> int | None:
+        return together(feature.bytes for feature in self.features)
+
+    @property
+    def device_h(self) -> float | None:
+        return together(feature.device_h for feature in self.features)
+
+    @property
+    def core_h(self) -> float | None:
+        return together(feature.core_h for feature in self.features)
+
+    @property
+    def files(self) -> int | None:
+        blocks = together(feature.blocks for feature in self.features)
+        return None if blocks is None else blocks * FILES_PER_BLOCK
+
+
+def together(values: Any) -> Any:
+    """Sum, or None if any part is unknown: a sum without a part would look like a total."""
+    values = list(values)
+    return None if None in values else sum(values)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """A configuration laid over the defaults, checked against the workflow's schema.
+
+    Raises:
+        ValueError: misspelt or missing keys, all of them.
+    """
+    import jsonschema
+
+    config = _read(ROOT / "workflows" / "config" / "defaults.yaml")
+    _lay_over(config, _read(Path(path)))
+    schema = _read(ROOT / "workflows" / "schemas" / "config.schema.yaml")
+    problems = [
+        f"{'.'.join(map(str, error.absolute_path)) or 'configuration'}: {error.message}"
+        for error in jsonschema.Draft202012Validator(schema).iter_errors(config)
+    ]
+    if problems:
+        raise ValueError("\n  ".join([f"{path}:", *problems]))
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as file:
+        return yaml.safe_load(file) or {}
+
+
+def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _lay_over(below[key], value)
+        else:
+            below[key] = value
+
+
+def rates(path: Path, device: str, precision: str) -> dict[str, Rate]:
+    """Measured rates by feature name for one kind of device."""
+    found = {}
+    for name, entries in (_read(path).get("encoders") or {}).items():
+        for entry in entries:
+            if (entry["device"], entry["precision"]) == (device.split(":")[0], precision):
+                found[name] = Rate(float(entry["prepare_s"]), float(entry["encode_s"]))
+    return found
+
+
+def lengths(
+    dataset: str, settings: dict[str, Any], manifest: Path, clips: int | None, clip_s: float | None
+) -> tuple[int, Counter[float] | None]:
+    """Number of clips and how many clips have each length.
+
+    Args:
+        clips, clip_s: suppose this many clips of this length, whatever the dataset has.
+    """
+    if clips is None and manifest.is_file():
+        import pyarrow.parquet as pq
+
+        column = pq.read_table(manifest, columns=["duration_s"])["duration_s"].to_numpy()
+        values, counts = np.unique(np.nan_to_num(column.astype(float)), return_counts=True)
+        return len(column), Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    count = clips if clips is not None else clip_count(dataset, settings, manifest)
+    each_s = clip_s if clip_s is not None else CLIP_S.get(dataset)
+    return count, None if each_s is None else Counter({each_s: count})
+
+
+def feature(name: str, known: Counter[float] | None, clips: int, job_clips: int, measured: dict[str, Rate]) -> Feature:
+    """Cost of one feature."""
+    spec: FeatureSpec = recipe(name).spec
+    row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+    if known is None and spec.grid.count is not None:
+        known = Counter({0.0: clips})
+    if known is None:
+        return Feature(name, None, row_bytes, None, None, None, None)
+    rows_of = {length: spec.grid.rows(length) for length in known}
+    rows = sum(rows_of[length] * count for length, count in known.items())
+    layout = plan_for(set(rows_of.values()), spec, job_clips)
+    chunks = clips * -(-layout.segments // layout.chunk_rows)
+    size = rows * (row_bytes + _WINDOW_BYTES) + chunks * _CHUNK_BYTES
+    rate = measured.get(name) or measured.get(name.split(":")[0])
+    return Feature(
+        name,
+        rows,
+        row_bytes,
+        size,
+        -(-clips // layout.block_clips),
+        rows * rate.encode_s / 3600 if rate else None,
+        rows * rate.prepare_s / 3600 if rate else None,
+    )
+
+
+def bill(
+    dataset: str,
+    config: dict[str, Any],
+    measured: dict[str, Rate],
+    clips: int | None = None,
+    clip_s: float | None = None,
+) -> Bill:
+    """Everything one dataset of a configuration will ask for."""
+    settings = config["datasets"][dataset]
+    manifest = Path(config["run"]) / dataset / "manifest.parquet"
+    count, known = lengths(dataset, settings, manifest, clips, clip_s)
+    features = tuple(feature(name, known, count, config["job_clips"], measured) for name in settings["encoders"])
+    trainings = sum(len(run.get("seeds", [0])) for run in settings.get("train", []))
+    jobs = {
+        "prepare": 1,
+        "acquire": int("acquire" in settings),
+        "extract": max(1, -(-count // config["job_clips"])),
+        "train": trainings,
+        "score": trainings,
+        "export": len(settings.get("export", [])),
+        "report": 1,
+        "release": int(bool(settings.get("release"))),
+    }
+    media = Path(settings.get("media", manifest.parent / "media"))
+    seconds = None if known is None else sum(length * n for length, n in known.items()) / max(count, 1)
+    unknown = tuple(each.name for each in features if each.rows is not None and each.device_h is None)
+    return Bill(
+        dataset,
+        count,
+        seconds or None,
+        {rule: number for rule, number in jobs.items() if number},
+        features,
+        _folder_bytes(media) if clips is None else None,
+        tuple(settings.get("export", [])),
+        unknown,
+    )
+
+
+def _folder_bytes(folder: Path) -> int | None:
+    """Bytes of the media that are there; None if there is no folder yet."""
+    if not folder.is_dir():
+        return None
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

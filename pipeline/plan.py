@@ -1,0 +1,155 @@
+"""Before anything runs: the jobs, hours and bytes of a configuration, dataset by dataset.
+
+Hours come from throughputs that were measured (workflows/config/throughput.yaml says where and how); what was never
+measured is printed as unknown, and a sum with an unknown part is unknown too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.bill import FILES_PER_BLOCK, THROUGHPUT, Bill, bill, rates, read_config, together
+from pipeline.run import DONE, command, log, write_json
+
+EXAMPLE = """\
+example:
+  python -m pipeline.plan --config workflows/config/demo.yaml
+  python -m pipeline.plan --config workflows/config/real.yaml --clips 1000000 --clip-s 10   # suppose so many
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m pipeline.plan",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--config", required=True, type=Path, help="as given to snakemake --configfile")
+    made.add_argument("--throughput", type=Path, default=THROUGHPUT, help="measured rates (default: the project's)")
+    made.add_argument("--clips", type=int, metavar="N", help="suppose that every dataset had N clips")
+    made.add_argument("--clip-s", type=float, metavar="S", help="length of clips that no manifest states yet")
+    made.add_argument("--json", type=Path, help="write the plan here too")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    with command("plan"):
+        return _plan(arguments)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    if arguments.clips is not None and arguments.clips < 1:
+        raise ValueError(f"--clips {arguments.clips}: at least 1")
+    config = read_config(arguments.config)
+    if not config["datasets"]:
+        raise ValueError(f"{arguments.config}: no datasets; nothing to plan")
+    measured = rates(arguments.throughput, config["device"], config["precision"])
+    if not measured:
+        log(f"no throughput was measured for {config['device']}, {config['precision']}: hours are unknown")
+    bills = [bill(dataset, config, measured, arguments.clips, arguments.clip_s) for dataset in config["datasets"]]
+    for entry in bills:
+        _print(entry, config)
+    _print_total(bills, config, _planning(arguments.throughput))
+    if arguments.json:
+        write_json(
+            arguments.json,
+            {"config": str(arguments.config), "datasets": [dataclasses.asdict(entry) for entry in bills]},
+        )
+    return DONE
+
+
+def _planning(path: Path) -> dict[str, Any]:
+    """Measured cost of planning itself (benchmarks/planning_scale.py)."""
+    with open(path, encoding="utf-8") as file:
+        return (yaml.safe_load(file) or {}).get("planning") or {}
+
+
+def size(count: float | None) -> str:
+    if count is None:
+        return "unknown"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} PB"
+
+
+def hours(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,.1f} h" if value >= 0.1 else f"{value * 60:.2g} min"
+
+
+def _print(entry: Bill, config: dict[str, Any]) -> None:
+    each = "" if entry.clip_s is None else f" of {entry.clip_s:.3g} s on average"
+    print(f"{entry.dataset}: {entry.clips:,} clips{each}")
+    print("  jobs     " + ", ".join(f"{rule} {number:,}" for rule, number in entry.jobs.items()))
+    device = "GPU" if config["device"].startswith("cuda") else "core"
+    print(f"  {'feature':26} {'rows':>13} {'bytes':>9} {'files':>9} {device + ' encoding':>14} {'core decoding':>14}")
+    for feature in entry.features:
+        rows = "unknown" if feature.rows is None else f"{feature.rows:,}"
+        files = "unknown" if feature.blocks is None else f"{feature.blocks * FILES_PER_BLOCK:,}"
+        print(
+            f"  {feature.name:26} {rows:>13} {size(feature.bytes):>9} {files:>9} "
+            f"{hours(feature.device_h):>14} {hours(feature.core_h):>14}"
+        )
+    jobs = entry.jobs["extract"]
+    device_h, core_h = entry.device_h, entry.core_h
+    if device_h is not None and core_h is not None:
+        workers = config["workers"]
+        # Decoding runs beside encoding in worker processes; with none, or on the same CPU core, they take turns.
+        longest = max(device_h, core_h / workers) if workers else device_h + core_h
+        asked = config["resources"].get("extract", config["resources"]["default"])["runtime_min"] / 60
+        print(f"  one extract job takes about {hours(longest / jobs)}; it asks the cluster for {hours(float(asked))}")
+        if longest / jobs > asked:
+            log(f"{entry.dataset}: extract jobs need longer than resources.extract.runtime_min; raise it")
+    if entry.unknown:
+        log(f"{entry.dataset}: no measured throughput of {', '.join(entry.unknown)}; benchmarks/throughput.py measures")
+    print(f"  disk     features {size(entry.feature_bytes)}; clips {size(entry.media_bytes)}", end="")
+    if entry.exports:
+        print(f"; exports {', '.join(entry.exports)}: each at most {size(entry.feature_bytes)}", end="")
+    if entry.jobs.get("release"):
+        print(f"; release {size(entry.feature_bytes)}", end="")
+    print("\n")
+
+
+def _print_total(bills: list[Bill], config: dict[str, Any], planning: dict[str, Any]) -> None:
+    jobs = sum(sum(entry.jobs.values()) for entry in bills)
+    device = "GPU-hours" if config["device"].startswith("cuda") else "core-hours of encoding"
+    print(f"together: {jobs:,} jobs, {sum(entry.clips for entry in bills):,} clips")
+    print(f"  {device}: {hours(together(entry.device_h for entry in bills))}", end="")
+    print(f"; core-hours of decoding: {hours(together(entry.core_h for entry in bills))}")
+    print(f"  features on disk: {size(together(entry.feature_bytes for entry in bills))}", end="")
+    files = together(entry.files for entry in bills)
+    print(f" in {'an unknown number of' if files is None else format(files, ',')} files")
+    for line in _breaks(max(entry.clips for entry in bills), jobs, config, planning):
+        print(f"  {line}")
+
+
+def _breaks(clips: int, jobs: int, config: dict[str, Any], planning: dict[str, Any]) -> list[str]:
+    """What planning itself costs at this size, and which asked-for limit it meets first."""
+    lines = []
+    if "dry_run" in planning:
+        cost = planning["dry_run"]
+        seconds, memory = (cost[f"{unit}_base"] + cost[f"{unit}_per_job"] * jobs for unit in ("s", "mb"))
+        lines.append(f"a dry run takes about {seconds:,.0f} s and {memory:,.0f} MB")
+    if "manifest" in planning:
+        cost = planning["manifest"]
+        seconds, memory = (cost[f"{unit}_base"] + cost[f"{unit}_per_clip"] * clips for unit in ("s", "mb"))
+        asked = config["resources"].get("extract", config["resources"]["default"])["mem_mb"]
+        lines.append(f"every job reads the manifest: about {seconds:,.1f} s and {memory:,.0f} MB")
+        if memory > asked / 2:
+            lines.append(f"that is over half of the {asked:,} MB that an extract job asks for: raise mem_mb")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
