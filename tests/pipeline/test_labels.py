@@ -152,3 +152,20 @@ def test_evaluation_counts_as_the_metric_does():
     assert found["f"]["audio"]["labels"]["segment"] > found["f"]["audio"]["chance"]["segment"] + 10
     both = (predicted["audio"] & predicted["visual"]).sum()
     assert found["agreement"]["audio_confirmed"] == pytest.approx(both / predicted["audio"].sum())
+
+
+def test_lsld_prompts_have_a_prefix_for_sound_only():
+    """Wording of fyyCS/LSLD@d34c988: three captions of a clip with two labels, and `other`."""
+    from pipeline.datasets.description import MANIFESTS, load, read_prompts
+
+    classes = load("llp").classes
+    prompts = read_prompts(MANIFESTS / "llp" / "prompts-lsld2023.tsv", classes)
+    for modality, prefix in (("visual", ""), ("audio", "This is a sound of ")):
+        asked = captions(prompts, modality)
+        assert asked.shared_prefix == prefix
+        words = [text.removeprefix(prefix) for text in asked.texts]
+        own = (classes.index("Speech"), classes.index("Acoustic_guitar"))
+        said = [candidate.caption for candidate in rules.candidates(words, own, prefix)]
+        assert said == [prefix + name for name in (
+            "Speeching and playing the guitar", "Speeching", "playing the guitar", "other",
+        )]  # fmt: skip
