@@ -5,6 +5,7 @@ rule export:
     input:
         manifest=f"{RUN}/{{dataset}}/manifest.parquet",
         features=lambda w: extract_receipts(w.dataset),
+        labels=lambda w: label_receipts(w.dataset) if w.format == "llp-npy" else [],
     output:
         receipt=f"{RUN}/{{dataset}}/receipts/export-{{format}}.json",
     log:
@@ -19,9 +20,14 @@ rule export:
     params:
         store=lambda w, input: Path(input.manifest).parent / "features",
         folder=lambda w, input: Path(input.manifest).parent / "exports" / w.format,
+        labels=lambda w, input: (
+            f"--labels '{Path(input.manifest).parent / 'labels'}'"
+            if input.labels
+            else ""
+        ),
     shell:
         "python -m pipeline.export --manifest {input.manifest:q} --store '{params.store}' --format {wildcards.format} "
-        "--out '{params.folder}' --overwrite > {log:q} 2>&1 && cp '{params.folder}/export.json' {output.receipt:q}"
+        "{params.labels} --out '{params.folder}' --overwrite > {log:q} 2>&1 && cp '{params.folder}/export.json' {output.receipt:q}"
 
 
 rule report:
@@ -30,6 +36,8 @@ rule report:
         features=lambda w: extract_receipts(w.dataset),
         scores=lambda w: scores(w.dataset),
         exports=lambda w: exports(w.dataset),
+        labels=lambda w: label_receipts(w.dataset),
+        tunings=lambda w: tunings(w.dataset),
     output:
         page=f"{RUN}/{{dataset}}/report.html",
     log:
