@@ -1,8 +1,8 @@
 """Seconds per row of an encoder, for `python -m pipeline.plan`: prints entries for workflows/config/throughput.yaml.
 
-A ten-second clip with picture and sound is written, decoded and prepared as `extract` does it, then its rows are encoded
-in batches of the encoder's own size.  On a CPU both are the process's CPU seconds with one thread, so that a busy machine
-does not change them; on a GPU encoding is wall time.
+A ten-second clip with picture and sound is written, decoded and prepared as `extract` does it, then its rows are
+encoded in batches of the encoder's own size.  On a CPU both are the process's CPU seconds with one thread, so that a
+busy machine does not change them; on a GPU encoding is wall time.
 
     python benchmarks/throughput.py --encoders vggish,vgg19
     python benchmarks/throughput.py --encoders clip-l14 --device cuda

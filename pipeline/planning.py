@@ -81,18 +81,28 @@ def code_digest(names: Iterable[str]) -> str:
 @functools.cache
 def _code_digest(names: tuple[str, ...]) -> str:
     """One syntax walk per set of encoders, not one per job."""
-    from extractors.base import ENCODERS
-
+    encoders = encoder_table()
     files: set[str] = set(_DECODING)
     for name in names:
         encoder = name.split(":")[0]
-        if encoder not in ENCODERS:
-            raise ValueError(f"unknown encoder {encoder!r}; known: {', '.join(sorted(ENCODERS))}")
-        _follow(ENCODERS[encoder].split(":")[0], files)
+        if encoder not in encoders:
+            raise ValueError(f"unknown encoder {encoder!r}; known: {', '.join(sorted(encoders))}")
+        _follow(encoders[encoder].split(":")[0], files)
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file}\n{_meaning(file)}\n".encode())
     return digest.hexdigest()[:12]
+
+
+@functools.cache
+def encoder_table() -> dict[str, str]:
+    """`extractors.base.ENCODERS`, read from its source: importing it takes three seconds (PyTorch), which every
+    Snakemake process of every cluster job would spend.
+    """
+    for node in ast.parse((ROOT / "extractors" / "base.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "ENCODERS":
+            return ast.literal_eval(node.value)
+    raise ValueError("extractors/base.py: the table ENCODERS is gone")
 
 
 # The tables name every encoder; a new one must not make the features of the others look stale.
