@@ -1,7 +1,7 @@
 """Before anything runs: the jobs, hours and bytes of a configuration, dataset by dataset.
 
 Hours come from throughputs that were measured (workflows/config/throughput.yaml says where and how); what was never
-measured is printed as unknown, and a sum with an unknown part is unknown too.
+measured is printed as unknown, and a sum that lacks a part says so.
 """
 
 from __future__ import annotations
@@ -88,6 +88,15 @@ def hours(value: float | None) -> str:
     return f"{value:,.1f} h" if value >= 0.1 else f"{value * 60:.2g} min"
 
 
+def _at_least(parts: list[float | None]) -> str:
+    """Sum of the hours that are known, with how many are not."""
+    known = [part for part in parts if part is not None]
+    if not known:
+        return "unknown"
+    lacking = len(parts) - len(known)
+    return f"at least {hours(sum(known))} ({lacking} of {len(parts)} unknown)" if lacking else hours(sum(known))
+
+
 def _print(entry: Bill, config: dict[str, Any]) -> None:
     each = "" if entry.clip_s is None else f" of {entry.clip_s:.3g} s on average"
     print(f"{entry.dataset}: {entry.clips:,} clips{each}")
@@ -125,8 +134,9 @@ def _print_total(bills: list[Bill], config: dict[str, Any], planning: dict[str, 
     jobs = sum(sum(entry.jobs.values()) for entry in bills)
     device = "GPU-hours" if config["device"].startswith("cuda") else "core-hours of encoding"
     print(f"together: {jobs:,} jobs, {sum(entry.clips for entry in bills):,} clips")
-    print(f"  {device}: {hours(together(entry.device_h for entry in bills))}", end="")
-    print(f"; core-hours of decoding: {hours(together(entry.core_h for entry in bills))}")
+    features = [feature for entry in bills for feature in entry.features]
+    print(f"  {device}: {_at_least([feature.device_h for feature in features])}", end="")
+    print(f"; core-hours of decoding: {_at_least([feature.core_h for feature in features])}")
     print(f"  features on disk: {size(together(entry.feature_bytes for entry in bills))}", end="")
     files = together(entry.files for entry in bills)
     print(f" in {'an unknown number of' if files is None else format(files, ',')} files")
@@ -139,15 +149,21 @@ def _breaks(clips: int, jobs: int, config: dict[str, Any], planning: dict[str, A
     lines = []
     if "dry_run" in planning:
         cost = planning["dry_run"]
-        seconds, memory = (cost[f"{unit}_base"] + cost[f"{unit}_per_job"] * jobs for unit in ("s", "mb"))
+        seconds, memory = (float(cost[f"{unit}_base"]) + float(cost[f"{unit}_per_job"]) * jobs for unit in ("s", "mb"))
         lines.append(f"a dry run takes about {seconds:,.0f} s and {memory:,.0f} MB")
-    if "manifest" in planning:
-        cost = planning["manifest"]
-        seconds, memory = (cost[f"{unit}_base"] + cost[f"{unit}_per_clip"] * clips for unit in ("s", "mb"))
+    if "job_start" in planning:
+        cost = planning["job_start"]
+        seconds, memory = (
+            float(cost[f"{unit}_base"]) + float(cost[f"{unit}_per_clip"]) * clips for unit in ("s", "mb")
+        )
         asked = config["resources"].get("extract", config["resources"]["default"])["mem_mb"]
-        lines.append(f"every job reads the manifest: about {seconds:,.1f} s and {memory:,.0f} MB")
+        together_h = hours(seconds * -(-clips // config["job_clips"]) / 3600)
+        lines.append(
+            f"every extract job first imports, reads the manifest and opens the store: {seconds:,.0f} s, "
+            f"{memory:,.0f} MB, {together_h} for all jobs; larger job_clips means fewer starts"
+        )
         if memory > asked / 2:
-            lines.append(f"that is over half of the {asked:,} MB that an extract job asks for: raise mem_mb")
+            lines.append(f"that is over half of the {asked:,} MB that an extract job asks for: raise its mem_mb")
     return lines
 
 
