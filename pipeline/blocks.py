@@ -217,10 +217,12 @@ class BlockWriter:
             folder.mkdir()
             shutil.copyfile(self.store.path / self.key / name / "zarr.json", folder / "zarr.json")
             # A clip without rows takes no room in `values`, however wide a row: most of a dataset may be absent.
-            array = zarr.open_array(folder, mode="r+").with_config({"write_empty_chunks": name != "values"})
+            # Only where the fill value is NaN, which no row holds: rows of integers may well be nothing but zeros.
+            sparse = name == "values" and data.dtype.kind == "f"
+            array = zarr.open_array(folder, mode="r+").with_config({"write_empty_chunks": not sparse})
             array[span] = data
             path = folder / Path(*Path(paths[name]).parts[2:])
-            if name != "values" or path.exists():
+            if not sparse or path.exists():
                 made[name] = path
         return made
 

@@ -454,3 +454,16 @@ def test_clips_without_rows_take_no_room(tmp_path):
     assert size < 2 * 10 * 7 * 7 * 512 * 4
     assert store.verify() == []
     np.testing.assert_array_equal(FeatureStore.open(tmp_path / "s").read("c3", spec.key), 1.0)
+
+
+def test_rows_of_nothing_but_zeros_are_rows(tmp_path):
+    manifest = Manifest("x", (Clip("a", "a", duration_s=2.0), Clip("b", "b", duration_s=2.0)))
+    for dtype in ("uint8", "float32"):
+        spec = FeatureSpec("e", "r", "visual", "map", (), (), Grid(), FrameSampler(), (4,), dtype=dtype)
+        store = FeatureStore.create(tmp_path / dtype, manifest, [spec])
+        writer = store.writer(spec.key, 0)
+        for row in (0, 1):
+            writer.put(row, np.zeros((2, 4), dtype), spec.grid.segments(2.0))
+        writer.commit()
+        np.testing.assert_array_equal(FeatureStore.open(tmp_path / dtype).read("b", spec.key), np.zeros((2, 4)))
+        assert store.verify() == []
