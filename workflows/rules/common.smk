@@ -214,4 +214,6 @@ def training_flags(wildcards):
 
 
 def training_labels(wildcards):
-    return label_receipts(wildcards.dataset) if training(wildcards).get("labels") else []
+    return (
+        label_receipts(wildcards.dataset) if training(wildcards).get("labels") else []
+    )
