@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = parser.add_argument_group("demo")
     demo.add_argument(
         "--demo-clips",
-        default="48,16,16,96,7",
+        default="42,12,12,96,7",
         metavar="TRAIN,VAL,TEST,TEACHER,BROKEN",
         help="how many clips of each kind to generate (default %(default)s)",
     )

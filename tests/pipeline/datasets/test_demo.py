@@ -156,8 +156,8 @@ def test_every_clip_has_one_audio_visual_event_and_all_kinds_of_events_occur_in_
 
 def test_full_plan(full):
     splits = [scene.split for scene in full if not scene.broken]
-    assert {name: splits.count(name) for name in set(splits)} == {"train": 48, "val": 16, "test": 16, "teacher": 96}
-    assert len({scene.id for scene in full}) == len(full) == 183
+    assert {name: splits.count(name) for name in set(splits)} == {"train": 42, "val": 12, "test": 12, "teacher": 96}
+    assert len({scene.id for scene in full}) == len(full) == 169
 
 
 def test_captions_name_what_is_seen_and_what_is_heard(full):
