@@ -75,13 +75,15 @@ def select(
     features: dict[str, str],
     splits: tuple[str, ...],
     labels: LabelReader | None = None,
+    labelled: tuple[str, ...] = ("train",),
 ) -> Selection:
     """Find the usable clips of each split.
 
     Args:
         features: stream -> key or `encoder:recipe` name.
         splits: in which clips are wanted; others are ignored.
-        labels: pseudo-labels that a clip needs as well.
+        labels: pseudo-labels that a clip of the splits `labelled` needs as well.
+        labelled: `train`, or every split where the network itself reads pseudo-labels.
     Raises:
         ValueError: lists every feature that the store lacks with the command that makes it; no common clip; clips of
             different lengths; a split without any usable clip.
@@ -104,7 +106,7 @@ def select(
     shapes = {stream: (store.plan(key).segments, *store.spec(key).shape) for stream, key in keys.items()}
     reason = _reasons(store, keys, shapes, store_rows)
     if labels is not None:
-        _need_labels(manifest, labels, reason)
+        _need_labels(manifest, labels, labelled, reason)
     rows, excluded = {}, {}
     for split in splits:
         members = np.array([row for row, clip in enumerate(manifest.clips) if clip.split == split], dtype=np.int64)
@@ -138,12 +140,14 @@ def _reasons(
     return reason
 
 
-def _need_labels(manifest: Manifest, labels: LabelReader, reason: list[str]) -> None:
+def _need_labels(manifest: Manifest, labels: LabelReader, splits: tuple[str, ...], reason: list[str]) -> None:
     for modality in ("audio", "visual"):
         outcomes = labels.outcomes(modality)
-        for row, clip_id in enumerate(manifest.ids):
-            outcome = outcomes.get(clip_id, "not in the label store")
-            if not reason[row] and outcome != "ok":
+        for row, clip in enumerate(manifest.clips):
+            if clip.split not in splits or reason[row]:
+                continue
+            outcome = outcomes.get(clip.id, "not in the label store")
+            if outcome != "ok":
                 reason[row] = f"{modality} pseudo-labels: {outcome}"
 
 
@@ -186,7 +190,9 @@ def targets(manifest: Manifest, task: str, segments: int) -> dict[str, np.ndarra
 
 
 def pseudo_targets(manifest: Manifest, labels: LabelReader, selection: Selection) -> dict[str, np.ndarray]:
-    """`audio_pseudo` and `visual_pseudo` (N, T, C) over all clips of the manifest; zeros for clips that are not used.
+    """`audio_pseudo` and `visual_pseudo` (N, T, C) over all clips of the manifest; zeros where a clip has none.
+
+    `select` has left out and counted the clips that need labels and have none.
 
     Raises:
         ValueError: labels of another vocabulary or of another number of segments.
@@ -198,8 +204,11 @@ def pseudo_targets(manifest: Manifest, labels: LabelReader, selection: Selection
         )
     shape = (len(manifest), selection.segments, len(manifest.classes))
     found = {f"{modality}_pseudo": np.zeros(shape, dtype=np.float32) for modality in ("audio", "visual")}
-    for row in np.concatenate(list(selection.rows.values())):
-        for modality in ("audio", "visual"):
+    for modality in ("audio", "visual"):
+        outcomes = labels.outcomes(modality)
+        for row in np.concatenate(list(selection.rows.values())):
+            if outcomes.get(manifest.clips[row].id) != "ok":
+                continue
             values = labels.read(manifest.clips[row].id, modality)
             if values.shape != shape[1:]:
                 raise ValueError(

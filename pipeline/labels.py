@@ -193,6 +193,10 @@ class LabelStore:
     # The name under which trainers and exports ask for labels.
     read = labels
 
+    def times(self, modality: str, rows: int) -> np.ndarray:
+        """(rows, 2) float64: start and end in seconds of the first rows of any clip."""
+        return row_times(self.store.spec(self._key(modality)).grid, rows)
+
     def scores(self, clip_id: str, modality: str) -> np.ndarray:
         """(T, C) float32, scale x cosine, from which the labels were made."""
         self._key(modality)
@@ -238,6 +242,12 @@ class LabelStore:
             raise StoreError(
                 f"{self.path}: clip {clip_id} has no pseudo-labels: {MEANING[error.outcome]} ({error.outcome})"
             ) from error
+
+
+def row_times(grid: Grid, rows: int) -> np.ndarray:
+    """(rows, 2) float64: start and end in seconds of label rows, as the store's `segments` hold them."""
+    starts_s = np.arange(rows) * grid.hop_s
+    return np.stack([starts_s, starts_s + grid.window_s], axis=1)
 
 
 def create(

@@ -96,7 +96,7 @@ def _train(arguments: argparse.Namespace) -> int:
     features = {stream: recipe.features[stream] for stream in cls.streams}
     splits = tuple(split for split in ("train", "val", "test") if split != "test" or manifest.split("test"))
     pseudo = _pseudo_labels(arguments, cls) if cls.needs_labels else None
-    chosen = select(manifest, store, features, splits, pseudo)
+    chosen = select(manifest, store, features, splits, pseudo, splits if cls.label_inputs else ("train",))
     labels = targets(manifest, cls.task, chosen.segments)
     evaluation = {split: {name: a[chosen.rows[split]] for name, a in labels.items()} for split in splits[1:]}
     if pseudo is not None:

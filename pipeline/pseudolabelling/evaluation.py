@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.datasets.llp import dense_grids, weak_labels
+from pipeline.datasets.llp import weak_labels
 from pipeline.labels import MODALITIES, LabelStore
 from pipeline.manifest import Manifest
 from pipeline.metrics import avvp
+from pipeline.pseudolabelling.truth import true_rows
 
 _SHUFFLES = 20
 
 
 def evaluate(manifest: Manifest, labels: LabelStore, splits: Sequence[str] | None = None) -> dict[str, Any]:
-    """Scores of every split that has dense labels.
+    """Scores of every split that has dense labels, row by row on the grid of the labels.
 
     Args:
         splits: which to look at; None takes all whose clips have events.
@@ -34,16 +35,20 @@ def evaluate(manifest: Manifest, labels: LabelStore, splits: Sequence[str] | Non
         used = [clip for clip in clips if usable[clip.id]]
         if not used or not any(clip.events for clip in clips):
             continue
-        grids = {modality: [labels.labels(clip.id, modality) for clip in used] for modality in labels.keys}
-        segments = max(len(rows) for lists in grids.values() for rows in lists)
-        audio, visual = (grid.transpose(0, 2, 1) for grid in dense_grids(used, manifest.classes, segments))
-        predicted = {modality: _stack(rows, segments) for modality, rows in grids.items()}
-        length = np.array([len(rows) for rows in next(iter(grids.values()))])
-        inside = np.arange(segments) < length[:, None]
-        truth = {"audio": audio * inside[..., None], "visual": visual * inside[..., None]}
+        predicted, truth, inside = {}, {}, {}
+        for modality in labels.keys:
+            grids = [labels.labels(clip.id, modality) for clip in used]
+            segments = max(len(rows) for rows in grids)
+            times_s = labels.times(modality, segments)
+            true = [
+                true_rows(clip, labels.classes, modality, times_s[: len(rows)])
+                for clip, rows in zip(used, grids, strict=True)
+            ]
+            predicted[modality], truth[modality] = _stack(grids, segments), _stack(true, segments)
+            inside[modality] = np.arange(segments) < np.array([len(rows) for rows in grids])[:, None]
         weak = weak_labels(used, manifest.classes)
         found[split] = {"clips": len(clips), "scored": len(used)} | split_scores(
-            predicted, truth, weak, inside, manifest.classes
+            predicted, truth, weak, inside, labels.classes
         )
     return found
 
@@ -59,7 +64,7 @@ def split_scores(
     predicted: dict[str, np.ndarray],
     truth: dict[str, np.ndarray],
     weak: np.ndarray,
-    inside: np.ndarray,
+    inside: dict[str, np.ndarray],
     classes: Sequence[str],
 ) -> dict[str, Any]:
     """Everything about one split.
@@ -67,11 +72,12 @@ def split_scores(
     Args:
         predicted, truth: modality -> (N, T, C) 0 and 1.
         weak: (N, C) clip-level labels.
-        inside: (N, T) segments that the clips have.
+        inside: modality -> (N, T) segments that the clips have.
     Returns:
-        `table`: the AVVP table, where both modalities are labelled; `guesses`: the same for guesses; `f`: per modality
+        `table`: the AVVP table, where both modalities are labelled on one grid; `guesses`: the same for guesses; `f`:
+        per modality
         the mean over classes of segment and event F, of the labels and of the guesses; `classes`: per modality and
-        class; `agreement`, `coverage`.
+        class; `agreement`, on one grid too; `coverage`.
     """
     guesses = _guesses(predicted, truth, weak, inside)
     found: dict[str, Any] = {
@@ -82,9 +88,9 @@ def split_scores(
             for modality, grid in predicted.items()
         },
         "classes": {modality: per_class(grid, truth[modality], classes) for modality, grid in predicted.items()},
-        "coverage": {modality: _coverage(grid, inside) for modality, grid in predicted.items()},
+        "coverage": {modality: _coverage(grid, inside[modality]) for modality, grid in predicted.items()},
     }
-    if set(predicted) == set(MODALITIES):
+    if set(predicted) == set(MODALITIES) and np.array_equal(inside["audio"], inside["visual"]):
         pair = truth["audio"], truth["visual"]
         found["table"] = avvp.scores(predicted["audio"], predicted["visual"], *pair)
         found["guesses"] = {
@@ -142,7 +148,10 @@ def _chance(grid: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def _guesses(
-    predicted: dict[str, np.ndarray], truth: dict[str, np.ndarray], weak: np.ndarray, inside: np.ndarray
+    predicted: dict[str, np.ndarray],
+    truth: dict[str, np.ndarray],
+    weak: np.ndarray,
+    inside: dict[str, np.ndarray],
 ) -> dict[str, dict[str, np.ndarray]]:
     """What labels have to beat.
 
@@ -154,9 +163,10 @@ def _guesses(
     for modality, grid in predicted.items():
         most = np.zeros(grid.shape[2], dtype=bool)
         most[int(truth[modality].sum(axis=(0, 1)).argmax())] = True
-        found["majority"][modality] = inside[..., None] & most
-        found["all classes"][modality] = np.broadcast_to(inside[..., None], grid.shape)
-        found["weak label"][modality] = inside[..., None] & (weak[:, None, :] > 0)
+        there = inside[modality][..., None]
+        found["majority"][modality] = there & most
+        found["all classes"][modality] = np.broadcast_to(there, grid.shape)
+        found["weak label"][modality] = there & (weak[:, None, :] > 0)
     return found
 
 

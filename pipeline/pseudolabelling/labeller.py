@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipeline import labels
-from pipeline.datasets.llp import dense_grids, weak_labels
+from pipeline.datasets.llp import weak_labels
 from pipeline.labels import Labelling, Scoring
 from pipeline.manifest import Manifest
 from pipeline.outcomes import MEANING
@@ -16,6 +18,7 @@ from pipeline.pseudolabelling import rules
 from pipeline.pseudolabelling.captions import Captions
 from pipeline.pseudolabelling.teachers import TextSide, segment_rows
 from pipeline.pseudolabelling.thresholds import calibrate
+from pipeline.pseudolabelling.truth import true_rows
 from pipeline.store import FeatureStore, NoRows, StoreError
 
 
@@ -133,14 +136,20 @@ class Labeller:
         return spec.key
 
     def _write(self, store: FeatureStore, scoring: Scoring, key: str, of, after: str | None = None) -> None:
-        """Fill the uncommitted blocks of a key; a clip without rows keeps the outcome that it has upstream."""
+        """Make the blocks of a key that are missing, or whose rows upstream were made anew since.
+
+        A clip without rows keeps the outcome that it has upstream.
+        """
         upstream, source = (store, after) if after else (self.features, scoring.teacher.key)
         reasons = upstream.reasons(source)
         known = set(upstream.ids)
         for block, span in list(store.blocks(key)):
-            if store.commit_path(key, block).exists():
+            stored = [clip.id for clip in self.manifest.clips[span.start : span.stop] if clip.id in known]
+            made_from = _digest(upstream, source, stored)
+            record = store.commit(key, block)
+            if record is not None and record.get("made_by") == made_from:
                 continue
-            writer = store.writer(key, block)
+            writer = store.writer(key, block, made_from)
             for row in span:
                 clip = self.manifest.clips[row]
                 if clip.id not in known:
@@ -156,8 +165,7 @@ class Labeller:
                         ) from error
                     writer.fail(row, error.outcome, reasons.get(clip.id, MEANING[error.outcome]))
                     continue
-                starts = np.arange(len(rows)) * scoring.spec.grid.hop_s
-                writer.put(row, rows, np.stack([starts, starts + scoring.spec.grid.window_s], axis=1))
+                writer.put(row, rows, labels.row_times(scoring.spec.grid, len(rows)))
             writer.commit()
 
     def calibrated(self, scoring: Scoring, split: str) -> dict[str, dict]:
@@ -177,9 +185,16 @@ class Labeller:
                 rows = store.read(clip.id, scoring.spec.key)
             except NoRows:
                 continue
-            grids = dict(zip(("audio", "visual"), dense_grids([clip], scoring.classes, len(rows)), strict=True))
+            times_s = labels.row_times(scoring.spec.grid, len(rows))
             scores.append(rows)
-            truth.append(grids[scoring.modality][0].T)
+            truth.append(true_rows(clip, scoring.classes, scoring.modality, times_s))
         if not scores:
             raise ValueError(f"--calibrate {split}: no clip of it has {scoring.modality} scores")
         return calibrate(np.concatenate(scores), np.concatenate(truth), scoring.classes)
+
+
+def _digest(store: FeatureStore, key: str, clips: list[str]) -> str:
+    """Short hash of the blocks that hold these clips: another one when a block of theirs was made with other rows."""
+    blocks = sorted({store.row(clip_id) // store.plan(key).block_clips for clip_id in clips})
+    files = [sorted((store.commit(key, block) or {"files": {}})["files"].items()) for block in blocks]
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]

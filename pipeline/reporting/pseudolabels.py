@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.datasets.llp import dense_grids
 from pipeline.labels import LabelStore
+from pipeline.pseudolabelling.truth import true_rows
 from pipeline.reporting import drawing
 from pipeline.reporting.gather import Run, json_files
 
@@ -153,13 +153,15 @@ def _timelines(run: Run, made: dict[str, Any], prefix: str) -> str | None:
             for column, modality in enumerate(keys):
                 axes = figure.add_subplot(len(clips), len(keys), row * len(keys) + column + 1)
                 above = store.scores(clip.id, modality).astype(np.float64) - store.thresholds(modality)
-                truth = dense_grids([clip], store.classes, len(above))[("audio", "visual").index(modality)][0]
+                times_s = store.times(modality, len(above))
+                truth = true_rows(clip, store.classes, modality, times_s).T
                 colour = drawing.colour(modality)
                 largest = max(float(above.max()), 1e-9)
                 for y, t in zip(*np.nonzero((above > 0).T[: len(names)]), strict=True):
                     depth = 0.25 + 0.75 * float(above[t, y]) / largest
+                    start_s, end_s = times_s[t]
                     axes.fill(
-                        [t, t + 1, t + 1, t],
+                        [start_s, end_s, end_s, start_s],
                         [y - 0.4, y - 0.4, y + 0.4, y + 0.4],
                         color=colour,
                         alpha=depth,
@@ -167,13 +169,13 @@ def _timelines(run: Run, made: dict[str, Any], prefix: str) -> str | None:
                     )
                 for y, t in zip(*np.nonzero(truth[: len(names)]), strict=True):
                     axes.plot(
-                        [t, t + 1],
+                        times_s[t],
                         [y + 0.4, y + 0.4],
                         color=drawing.colour("ink"),
                         linewidth=1.6,
                         solid_capstyle="butt",
                     )
-                axes.set_xlim(0, len(above))
+                axes.set_xlim(0, times_s[-1, 1])
                 axes.set_ylim(len(names) - 0.3, -0.6)
                 axes.set_yticks(
                     range(len(names)), [drawing.plain(name, 18) for name in names] if not column else [""] * len(names)

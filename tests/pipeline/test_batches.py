@@ -102,8 +102,14 @@ def test_llp_targets():
 
 
 class Labels:
-    def __init__(self, classes, segments=10):
-        self.classes, self.segments = classes, segments
+    """All ones for sound and zeros for pictures, except for the clips of `lacking`."""
+
+    def __init__(self, manifest, classes=None, segments=10, lacking=None):
+        self.ids, self.classes = manifest.ids, classes or manifest.classes
+        self.segments, self.lacking = segments, lacking or {}
+
+    def outcomes(self, modality):
+        return dict.fromkeys(self.ids, "ok") | self.lacking.get(modality, {})
 
     def read(self, clip_id, modality):
         return np.full((self.segments, len(self.classes)), modality == "audio", dtype=np.uint8)
@@ -112,11 +118,30 @@ class Labels:
 def test_pseudo_labels_must_be_of_the_same_dataset(made):
     manifest, store, _ = made
     chosen = select(manifest, store, NAMES, ("train", "val"))
-    found = pseudo_targets(manifest, Labels(manifest.classes), chosen)
+    found = pseudo_targets(manifest, Labels(manifest), chosen)
     assert found["audio_pseudo"][chosen.rows["train"]].all()
     assert not found["audio_pseudo"][1].any(), "a clip that is not used"
     assert not found["visual_pseudo"].any()
     with pytest.raises(ValueError, match="pseudo-labels are of 2 classes"):
-        pseudo_targets(manifest, Labels(("Speech", "Car")), chosen)
+        pseudo_targets(manifest, Labels(manifest, ("Speech", "Car")), chosen)
     with pytest.raises(ValueError, match=r"expected \(10, 3\)"):
-        pseudo_targets(manifest, Labels(manifest.classes, 8), chosen)
+        pseudo_targets(manifest, Labels(manifest, segments=8), chosen)
+
+
+def test_clips_without_pseudo_labels_are_left_out_and_counted(made):
+    """In training; scores need none, unless the network itself reads them."""
+    manifest, store, _ = made
+    lacking = {"audio": {manifest.ids[2]: "no-audio", manifest.ids[3]: "no-audio"}}
+    labels = Labels(manifest, lacking=lacking)
+    splits = ("train", "val", "test")  # of the clips 2 and 3: train and val
+    chosen = select(manifest, store, NAMES, splits, labels)
+    assert chosen.excluded["train"]["audio pseudo-labels: no-audio"] == 1
+    assert 2 not in chosen.rows["train"]
+    assert 3 in chosen.rows["val"]
+    assert chosen.coverage()["train"]["used"] == 10
+    found = pseudo_targets(manifest, labels, chosen)
+    assert found["audio_pseudo"][chosen.rows["train"]].all()
+    assert not found["audio_pseudo"][3].any()
+    everywhere = select(manifest, store, NAMES, splits, labels, splits)
+    assert everywhere.excluded["val"]["audio pseudo-labels: no-audio"] == 1
+    assert 3 not in everywhere.rows["val"]

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from extractors.spec import FeatureSpec, FrameSampler, Grid
+from pipeline.datasets import llp
 from pipeline.labels import LabelStore, Scoring
+from pipeline.manifest import Clip, Event
 from pipeline.metrics import avvp
-from pipeline.pseudolabelling import evaluation, rules, thresholds
+from pipeline.pseudolabelling import evaluation, rules, thresholds, truth
 from pipeline.pseudolabelling.captions import captions
 from pipeline.store import StoreError
 from tests.pipeline import store_factory
@@ -137,21 +139,45 @@ def test_a_feature_store_is_no_label_store(tmp_path):
 
 def test_evaluation_counts_as_the_metric_does():
     rng = np.random.default_rng(2)
-    truth = {name: (rng.random((12, 10, 3)) < 0.4).astype(float) for name in ("audio", "visual")}
+    true = {name: (rng.random((12, 10, 3)) < 0.4).astype(float) for name in ("audio", "visual")}
     predicted = {
-        name: np.where(rng.random((12, 10, 3)) < 0.8, grid, 1 - grid).astype(np.uint8) for name, grid in truth.items()
+        name: np.where(rng.random((12, 10, 3)) < 0.8, grid, 1 - grid).astype(np.uint8) for name, grid in true.items()
     }
-    weak = (truth["audio"].any(1) | truth["visual"].any(1)).astype(float)
-    found = evaluation.split_scores(predicted, truth, weak, np.ones((12, 10), bool), "abc")
-    for modality, (c, name) in itertools.product(truth, enumerate("abc")):
-        p, t = predicted[modality][..., c] > 0, truth[modality][..., c] > 0
+    weak = (true["audio"].any(1) | true["visual"].any(1)).astype(float)
+    inside = {name: np.ones((12, 10), bool) for name in true}
+    found = evaluation.split_scores(predicted, true, weak, inside, "abc")
+    for modality, (c, name) in itertools.product(true, enumerate("abc")):
+        p, t = predicted[modality][..., c] > 0, true[modality][..., c] > 0
         entry = found["classes"][modality][name]
         assert entry["precision"] == pytest.approx((p & t).sum() / p.sum())
         assert entry["recall"] == pytest.approx((p & t).sum() / t.sum())
-    assert found["table"] == avvp.scores(predicted["audio"], predicted["visual"], truth["audio"], truth["visual"])
+    assert found["table"] == avvp.scores(predicted["audio"], predicted["visual"], true["audio"], true["visual"])
     assert found["f"]["audio"]["labels"]["segment"] > found["f"]["audio"]["chance"]["segment"] + 10
     both = (predicted["audio"] & predicted["visual"]).sum()
     assert found["agreement"]["audio_confirmed"] == pytest.approx(both / predicted["audio"].sum())
+
+
+def test_truth_follows_the_rows_of_the_key():
+    """UnAV-100 has events of fractions of a second, and rows need not be seconds."""
+    events = (Event("a", "both", 0.6, 2.5), Event("b", "audio", 1.1, 1.3), Event("b", "visual", 3.0, 4.0))
+    clip = Clip("c", "c", None, 4.0, "test", (), events)
+    seconds = np.array([[0, 1], [1, 2], [2, 3], [3, 4]], float)
+    assert np.argwhere(truth.true_rows(clip, "ab", "audio", seconds)).tolist() == [[1, 0], [1, 1], [2, 0]]
+    assert np.argwhere(truth.true_rows(clip, "ab", "visual", seconds)).tolist() == [[1, 0], [2, 0], [3, 1]]
+    halves = np.stack([np.arange(8) / 2, np.arange(8) / 2 + 0.5], axis=1)
+    assert np.flatnonzero(truth.true_rows(clip, "ab", "visual", halves)[:, 0]).tolist() == [1, 2, 3, 4]
+
+
+def test_truth_of_whole_seconds_is_the_published_grid():
+    rng = np.random.default_rng(0)
+    events = []
+    for _ in range(12):
+        start, end = sorted(rng.choice(11, 2, replace=False).tolist())
+        events.append(Event("abc"[rng.integers(3)], ("audio", "visual", "both")[rng.integers(3)], start, end))
+    clip = Clip("c", "c", None, 10.0, "test", (), tuple(events))
+    seconds = np.stack([np.arange(10.0), np.arange(1.0, 11.0)], axis=1)
+    for modality, grid in zip(("audio", "visual"), llp.dense_grids([clip], "abc"), strict=True):
+        np.testing.assert_array_equal(truth.true_rows(clip, "abc", modality, seconds).T, grid[0] > 0)
 
 
 def test_lsld_prompts_have_a_prefix_for_sound_only():

@@ -125,6 +125,35 @@ def test_other_thresholds_need_no_encoder(folder, monkeypatch):
     assert LabelStore.open(folder / "labels", keys=keys).thresholds("visual").tolist() == [0.5, -1.0, 0.0]
 
 
+def test_labels_follow_features_that_were_made_anew(folder):
+    flags = ("--accept-thresholds", "--mask", "none")
+    assert run(folder, *flags) == 0
+    store = FeatureStore.open(folder / "labels")
+    keys = json.loads((folder / "receipt.json").read_text())["modalities"]
+    keys = {modality: [entry["scores"], entry["labels"]["none"]] for modality, entry in keys.items()}
+    commits = {key: store.commit_path(key, 0).stat().st_mtime_ns for made in keys.values() for key in made}
+    old = LabelStore.open(folder / "labels").scores("clip-01", "visual")
+    assert run(folder, *flags) == 0
+    assert all(store.commit_path(key, 0).stat().st_mtime_ns == when for key, when in commits.items())
+
+    features, rng = FeatureStore.create(folder / "features", manifest(), []), np.random.default_rng(9)
+    writer = features.writer(features.key("clip-tiny"), 0)
+    for row in range(6):
+        writer.put(row, rng.normal(size=(10, 64)).astype(np.float32), recipe("clip-tiny").spec.grid.segments(10.0))
+    writer.commit()
+    assert run(folder, *flags) == 0
+    found = LabelStore.open(folder / "labels")
+    rows, text = features.read("clip-01", features.key("clip-tiny")), found.text("visual")
+    cosine = rows @ text.T / np.linalg.norm(rows, axis=1, keepdims=True) / np.linalg.norm(text, axis=1)
+    scores = found.scores("clip-01", "visual")
+    np.testing.assert_allclose(scores, found.scoring("visual").scale * cosine, rtol=1e-4)
+    assert np.abs(scores - old).max() > 1e-2
+    np.testing.assert_array_equal(found.read("clip-01", "visual"), scores > found.thresholds("visual"))
+    again = {key: store.commit_path(key, 0).stat().st_mtime_ns for key in commits}
+    assert all(again[key] == commits[key] for key in keys["audio"]), "nothing of the sound has changed"
+    assert all(again[key] > commits[key] for key in keys["visual"])
+
+
 def test_lsld_keeps_the_labels_of_the_best_caption(folder):
     lines = [f"{name}\t{name}\t\tThis is a sound of {name}\t\tours\t\n" for name in CLASSES]
     (folder / "prompts.tsv").write_text(HEADER + "".join(lines))
