@@ -16,7 +16,8 @@ from extractors.base import Encoder
 from extractors.spec import FeatureSpec
 from pipeline.allocator import keep_freed_memory
 from pipeline.encoding import BatchedEncoder, Rows
-from pipeline.manifest import Manifest
+from pipeline.manifest import Clip, Manifest
+from pipeline.manifest_file import ManifestFile
 from pipeline.outcomes import MEANING
 from pipeline.planning import code_digest
 from pipeline.preparation import Failure, Task
@@ -118,7 +119,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _rows(arguments: argparse.Namespace, manifest: Manifest) -> range:
+def _rows(arguments: argparse.Namespace, manifest: ManifestFile) -> range:
     """Clips of this run.  A job's number means the same clips when the manifest grows; a part i of n does not."""
     if arguments.job is None:
         return manifest.shard(*_shard(arguments.shard), arguments.job_clips)
@@ -167,15 +168,16 @@ def _extract(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
     if not arguments.media.is_dir():
         raise FileNotFoundError(f"--media {arguments.media}: no such folder")
-    manifest = Manifest.load(arguments.manifest).check()
+    manifest = ManifestFile(arguments.manifest)
     rows = _rows(arguments, manifest)
+    clips = manifest.part(rows).check().clips
     encoders = _load(arguments)
     specs = [encoder.spec for encoder in encoders.values()]
     store = FeatureStore.create(arguments.store, manifest, specs, arguments.job_clips)
     redo = {name for name in arguments.redo.split(",") if name}
     if unknown := redo - set(MEANING):
         raise ValueError(f"--redo {','.join(sorted(unknown))}: outcomes are {', '.join(MEANING)}")
-    Extraction(store, manifest, encoders, arguments).run(rows, redo)
+    Extraction(store, dict(zip(rows, clips, strict=True)), encoders, arguments).run(rows, redo)
     counts = {key: _counts(store, key, rows) for key in encoders}
     failed = _failed_clips(store, list(encoders), rows)
     if arguments.receipt:
@@ -209,7 +211,7 @@ def _failed_clips(store: FeatureStore, keys: list[str], rows: range) -> int:
 def _receipt(
     arguments: argparse.Namespace,
     store: FeatureStore,
-    manifest: Manifest,
+    manifest: ManifestFile,
     rows: range,
     keys: list[str],
     counts: dict[str, dict[str, int]],
@@ -246,11 +248,11 @@ class Extraction:
     def __init__(
         self,
         store: FeatureStore,
-        manifest: Manifest,
+        clips: dict[int, Clip],
         encoders: dict[str, Encoder],
         arguments: argparse.Namespace,
     ) -> None:
-        self.store, self.manifest = store, manifest
+        self.store, self.clips = store, clips
         self.batched = {key: BatchedEncoder(encoder) for key, encoder in encoders.items()}
         self.made_by = {key: code_digest([encoder.spec.encoder]) for key, encoder in encoders.items()}
         specs: dict[str, FeatureSpec] = {key: encoder.spec for key, encoder in encoders.items()}
@@ -311,7 +313,7 @@ class Extraction:
         return [
             Task(
                 row,
-                self.manifest.clips[row],
+                self.clips[row],
                 tuple(wanted[row]),
                 tuple(self.store.plan(key).segments for key in wanted[row]),
             )

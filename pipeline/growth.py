@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.layout import create_arrays, metadata_files, plan
 from pipeline.manifest import Manifest
+from pipeline.manifest_file import ManifestFile
 from pipeline.run import log
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def planner(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def obstacle(store: FeatureStore, manifest: Manifest) -> str:
+def obstacle(store: FeatureStore, manifest: Manifest | ManifestFile) -> str:
     """Why the store cannot become one of this manifest; empty if it can."""
     facts = store.facts
     if facts["dataset"] != manifest.dataset or "media" not in facts:
@@ -51,7 +52,7 @@ def obstacle(store: FeatureStore, manifest: Manifest) -> str:
     return ""
 
 
-def grow(store: FeatureStore, manifest: Manifest) -> dict[str, Any]:
+def grow(store: FeatureStore, manifest: Manifest | ManifestFile) -> dict[str, Any]:
     """Lengthen every array and forget the block that was the partial last one; the caller writes the new facts.
 
     The result has the bytes of a store that was planned for all clips at once.  Killed in the middle, the store still

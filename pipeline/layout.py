@@ -19,6 +19,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from extractors.spec import FeatureSpec
 from pipeline.manifest import Manifest
+from pipeline.manifest_file import ManifestFile
 from pipeline.outcomes import CODES, OUTCOMES
 
 #: Clips of one job at the finest; every block size divides it.
@@ -61,7 +62,7 @@ class Companion:
     arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = field(default_factory=dict)
 
 
-def plan(manifest: Manifest, spec: FeatureSpec, job_clips: int = JOB_CLIPS) -> Plan:
+def plan(manifest: Manifest | ManifestFile, spec: FeatureSpec, job_clips: int = JOB_CLIPS) -> Plan:
     """Layout for a key: blocks of at most 64 MB, so that a writer's memory does not follow the feature's width.
 
     Raises:
@@ -69,7 +70,7 @@ def plan(manifest: Manifest, spec: FeatureSpec, job_clips: int = JOB_CLIPS) -> P
     """
     if job_clips < 1:
         raise ValueError(f"job_clips is {job_clips}, at least 1 is needed")
-    return plan_for({spec.grid.rows(clip.duration_s or 0.0) for clip in manifest.clips}, spec, job_clips)
+    return plan_for({spec.grid.rows(duration_s or 0.0) for duration_s in manifest.durations}, spec, job_clips)
 
 
 def plan_for(counts: set[int], spec: FeatureSpec, job_clips: int = JOB_CLIPS) -> Plan:
@@ -86,7 +87,7 @@ def plan_for(counts: set[int], spec: FeatureSpec, job_clips: int = JOB_CLIPS) ->
 
 def create_arrays(
     folder: Path,
-    manifest: Manifest,
+    manifest: Manifest | ManifestFile,
     spec: FeatureSpec,
     job_clips: int = JOB_CLIPS,
     companion: Companion | None = None,

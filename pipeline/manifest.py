@@ -1,6 +1,6 @@
 """Which clips exist: `Event`, `Clip` and `Manifest`, the first thing every stage reads.
 
-A manifest is one Parquet file: a row per clip, and the dataset's facts as JSON in the file's metadata.
+A manifest is one Parquet file (`pipeline.manifest_file`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import json
 import math
 import os
 import re
+import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 MODALITIES = ("audio", "visual", "both")
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
-_FORMAT = 1
 
 
 def check_id(value: str, what: str = "clip id") -> str:
@@ -112,8 +113,13 @@ class Clip:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Clip:
         values = dict(values)
-        values["labels"] = tuple(values["labels"])
-        values["events"] = tuple(Event(**event) for event in values["events"])
+        # Names repeat in every clip; one object each halves what a large manifest takes.
+        values["split"] = sys.intern(values["split"])
+        values["labels"] = tuple(map(sys.intern, values["labels"]))
+        values["events"] = tuple(
+            Event(sys.intern(event["label"]), sys.intern(event["modality"]), event["start_s"], event["end_s"])
+            for event in values["events"]
+        )
         return cls(**values)
 
 
@@ -142,21 +148,22 @@ class Manifest:
     def ids(self) -> tuple[str, ...]:
         return tuple(clip.id for clip in self.clips)
 
+    @property
+    def durations(self) -> frozenset[float | None]:
+        """Every length that a clip has, seconds."""
+        return frozenset(clip.duration_s for clip in self.clips)
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over dataset, classes and clips: two manifests with the same digest are interchangeable."""
         hasher = hashlib.sha256(json.dumps([self.dataset, self.classes]).encode())
         for clip in self.clips:
-            hasher.update(json.dumps(clip.to_dict(), sort_keys=True).encode())
+            hasher.update(clip_bytes(clip))
         return hasher.hexdigest()
 
     def media_digest(self, count: int) -> str:
         """SHA-256 over what of the first `count` clips decides their features; labels and splits do not."""
-        hasher = hashlib.sha256()
-        for clip in self.clips[:count]:
-            values = (clip.id, clip.source_id, clip.start_s, clip.duration_s, clip.media)
-            hasher.update(json.dumps(values).encode())
-        return hasher.hexdigest()
+        return media_digest(self.clips[:count])
 
     def split(self, name: str) -> tuple[Clip, ...]:
         """Clips of one split, in manifest order."""
@@ -196,62 +203,47 @@ class Manifest:
         Raises:
             ValueError: index outside 0 .. count-1.
         """
-        if not 0 <= index < count:
-            raise ValueError(f"shard {index}/{count}: the first number runs from 0 to {count - 1}")
-        blocks = -(-len(self.clips) // block)
-        first, last = blocks * index // count, blocks * (index + 1) // count
-        return range(min(first * block, len(self.clips)), min(last * block, len(self.clips)))
+        return shard(len(self), index, count, block)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write Parquet, atomically."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from pipeline.manifest_file import write
 
-        event = pa.struct(
-            [("label", pa.string()), ("modality", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())]
-        )
-        schema = pa.schema(
-            [
-                ("id", pa.string()),
-                ("source_id", pa.string()),
-                ("start_s", pa.float64()),
-                ("duration_s", pa.float64()),
-                ("split", pa.string()),
-                ("labels", pa.list_(pa.string())),
-                ("events", pa.list_(event)),
-                ("media", pa.string()),
-            ]
-        )
-        header = {"format": _FORMAT, "dataset": self.dataset, "classes": self.classes, "facts": self.facts}
-        table = pa.Table.from_pylist([clip.to_dict() for clip in self.clips], schema=schema)
-        table = table.replace_schema_metadata({"clave": json.dumps(header, sort_keys=True)})
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        pq.write_table(table, partial)
-        os.replace(partial, path)
+        write(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
-        """Read what `save` wrote.
+        """Read what `save` wrote; a job that needs only its own clips reads them with `ManifestFile`.
 
         Raises:
             ManifestError: not a manifest, or one of another format version.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        from pipeline.manifest_file import load
 
-        try:
-            table = pq.read_table(path)
-            header = json.loads((table.schema.metadata or {})[b"clave"])
-        except FileNotFoundError as error:
-            raise ManifestError(str(path), ["no such file; `python -m pipeline.prepare` writes it"]) from error
-        except (pa.ArrowInvalid, KeyError, ValueError) as error:
-            raise ManifestError(str(path), [f"not a manifest ({error})"]) from error
-        if header["format"] != _FORMAT:
-            raise ManifestError(str(path), [f"format {header['format']}, this version reads {_FORMAT}"])
-        clips = tuple(Clip.from_dict(row) for row in table.to_pylist())
-        return cls(header["dataset"], clips, tuple(header["classes"]), header["facts"])
+        return load(path)
+
+
+def clip_bytes(clip: Clip) -> bytes:
+    """What digests are taken of."""
+    return json.dumps(clip.to_dict(), sort_keys=True).encode()
+
+
+def media_digest(clips: Iterable[Clip]) -> str:
+    """See `Manifest.media_digest`."""
+    hasher = hashlib.sha256()
+    for clip in clips:
+        values = (clip.id, clip.source_id, clip.start_s, clip.duration_s, clip.media)
+        hasher.update(json.dumps(values).encode())
+    return hasher.hexdigest()
+
+
+def shard(clips: int, index: int, count: int, block: int) -> range:
+    """Rows of job `index` of `count` among so many clips; see `Manifest.shard`."""
+    if not 0 <= index < count:
+        raise ValueError(f"shard {index}/{count}: the first number runs from 0 to {count - 1}")
+    blocks = -(-clips // block)
+    first, last = blocks * index // count, blocks * (index + 1) // count
+    return range(min(first * block, clips), min(last * block, clips))
 
 
 class ManifestError(Exception):

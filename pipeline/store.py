@@ -36,6 +36,7 @@ from pipeline.blocks import BlockWriter, StoreError, install
 from pipeline.growth import grow, obstacle, planner
 from pipeline.layout import JOB_CLIPS, Companion, Plan, create_arrays, plan
 from pipeline.manifest import Manifest
+from pipeline.manifest_file import ManifestFile
 from pipeline.outcomes import CODES, MEANING, OUTCOMES
 from pipeline.run import write_json
 from pipeline.shards import ClipReader, DamagedShard, read_column
@@ -97,7 +98,7 @@ class FeatureStore:
     def create(
         cls,
         path: str | os.PathLike[str],
-        manifest: Manifest,
+        manifest: Manifest | ManifestFile,
         specs: Iterable[FeatureSpec],
         job_clips: int = JOB_CLIPS,
         companions: dict[str, Companion] | None = None,
@@ -138,13 +139,16 @@ class FeatureStore:
             store = cls._grown(path, manifest)
         if not (path / "commits" / "zarr.json").exists():
             _create_group(path / "commits", {"about": "one JSON record per finished block; not arrays"})
-        for spec in specs:
-            if not (path / spec.key / "zarr.json").exists():
-                store._add_key(manifest, spec, (companions or {}).get(spec.key))
+        lacking = [spec for spec in specs if not (path / spec.key / "zarr.json").exists()]
+        if lacking:
+            with planner(path):  # of many jobs that start at once, one writes the ids of all clips
+                for spec in lacking:
+                    if not (path / spec.key / "zarr.json").exists():
+                        store._add_key(manifest, spec, (companions or {}).get(spec.key))
         return store
 
     @classmethod
-    def _grown(cls, path: Path, manifest: Manifest) -> FeatureStore:
+    def _grown(cls, path: Path, manifest: Manifest | ManifestFile) -> FeatureStore:
         """The store, planned anew for a manifest that begins with its clips."""
         with planner(path):
             store = cls(path, mode="r+")  # another job may have done it while this one waited
@@ -159,7 +163,7 @@ class FeatureStore:
             _create_group(path, {"clave": grow(store, manifest), "Conventions": "CF-1.11"})
         return cls(path, mode="r+")
 
-    def _add_key(self, manifest: Manifest, spec: FeatureSpec, companion: Companion | None) -> None:
+    def _add_key(self, manifest: Manifest | ManifestFile, spec: FeatureSpec, companion: Companion | None) -> None:
         """Create the arrays of a key beside the store and move them in whole, so a key is planned or absent."""
         beside = Path(tempfile.mkdtemp(prefix=f".{spec.key}.", suffix=".partial", dir=self.path))
         try:
