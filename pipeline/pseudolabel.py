@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,7 @@ def _pseudolabel(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{arguments.manifest}: the dataset has no classes, so there is nothing to label")
     features = FeatureStore.open(arguments.store)
     prompts = read_prompts(arguments.prompts or MANIFESTS / manifest.dataset / "prompts.tsv", manifest.classes)
-    weights = dict(name.partition("=")[::2] for name in arguments.teacher)
-    found = teachers(features, list(weights))
-    asked = {features.spec(features.key(name)).modality: choice for name, choice in weights.items()}
+    found = teachers(features, dict(name.partition("=")[::2] for name in arguments.teacher))
     masks = arguments.mask or (["video-label"] if arguments.rule == "lsld2023" else ["video-label", "none"])
     if "video-label" in masks and not any(clip.labels for clip in manifest.clips):
         raise ValueError(
@@ -98,8 +97,8 @@ def _pseudolabel(arguments: argparse.Namespace) -> int:
     labeller = Labeller(manifest, features, arguments.out, arguments.job_clips)
     made: dict[str, dict[str, Any]] = {}
     curves: dict[str, Any] = {}
-    for modality, spec in found.items():
-        text = TextSide(spec, asked[modality] or None, arguments.device)
+    for modality, (spec, choice) in found.items():
+        text = TextSide(spec, choice or None, arguments.device)
         made[modality] = _modality(arguments, labeller, prompts, modality, text, masks, curves)
     if arguments.write_thresholds:
         from pipeline.pseudolabelling import thresholds
@@ -122,6 +121,8 @@ def _modality(
     for mask in masks:
         labelling = Labelling(scoring.spec.key, arguments.rule, values, mask, origin)
         keys[mask] = labeller.choose(scoring, labelling, asked, text) if lsld else labeller.label(scoring, labelling)
+    if lsld and modality == "visual":  # LSLD's second step, done on export, compares segments with bare class names
+        labeller.scoring(dataclasses.replace(asked, texts=asked.classes), text, cosine=True)
     log(f"{modality}: {scoring.teacher.name}, scale {scoring.scale:.4g}, thresholds: {origin}")
     return {
         "teacher": {"name": scoring.teacher.name, "key": scoring.teacher.key, "weights": scoring.teacher.weights},

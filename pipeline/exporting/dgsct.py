@@ -20,7 +20,7 @@ from extractors.spec import FrameSampler, Grid
 from pipeline.cluster import spread
 from pipeline.datasets.ave import HEADER
 from pipeline.exporting.ave_labels import write_labels, write_orders
-from pipeline.exporting.llp_npy import write_lists
+from pipeline.exporting.llp_lists import write_lists
 from pipeline.exporting.request import Export, Request
 from pipeline.folder import save_npy
 from pipeline.manifest import Clip, Manifest

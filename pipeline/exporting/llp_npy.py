@@ -12,9 +12,7 @@ The id is the 11-character video id.  Arrays are float32: the loaders do not cas
 
 from __future__ import annotations
 
-import csv
-import io
-import shutil
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.cluster import spread
+from pipeline.datasets.llp import SEGMENTS
+from pipeline.exporting import lsld
+from pipeline.exporting.llp_lists import file_id, write_lists
 from pipeline.exporting.request import Coverage, Export, Request, Role, choose, clip_array, cover
 from pipeline.folder import link, save_npy
+from pipeline.labels import MODALITIES, LabelStore
 from pipeline.manifest import Clip, Manifest
 from pipeline.outcomes import MEANING
 from pipeline.store import FeatureStore, StoreError
 
-SEGMENTS = 10
 ROLES = (
     Role("vggish", ("vggish:llp2020",), (10, 128)),
     Role("res152", ("resnet152:llp2020",), (80, 2048)),
@@ -51,9 +52,6 @@ PSEUDO_LABELS = {
     "visual": ("data/CLIP/segment_pseudo_labels", "data/feats_CLIP_large/framewise_pseudo_labels"),
     "audio": ("data/CLAP/segment_pseudo_labels", "data/feats_CLAP_new/framewise_pseudo_labels"),
 }
-CLIP_LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
-EVENT_LISTS = {"audio": "AVVP_eval_audio.csv", "visual": "AVVP_eval_visual.csv"}
-FULL_LIST = "AVVP_dataset_full.csv"
 _CLIPS_AT_ONCE = 256
 
 
@@ -68,22 +66,20 @@ def write(request: Request) -> Export:
     _check_names(manifest)
     shapes = {role.name: role.shape for role in ROLES if role.name in keys}
     found = cover(request, keys)
+    labels = LabelStore.open(request.labels) if request.labels else None
+    rows = _drop_unlabelled(request, labels, found.rows) if labels else found.rows
+    found = dataclasses.replace(found, rows=rows)
     export = Export(keys, missing=found.missing)
-    export.dropped = [manifest.ids[row] for row in sorted(set(range(len(manifest))) - set(found.rows))]
-    jobs = _jobs(request, keys, shapes, found, dtype)
-    for role, count in spread(_write_clips, jobs, request.workers, request.scheduler):
-        first = export.arrays.setdefault(FOLDERS[role][0], {"shape": list(shapes[role]), "dtype": dtype, "files": 0})
-        first["files"] += count
-    write_lists(request, request.folder / "data", found.rows, export)
-    if request.labels:
-        _pseudo_labels(request, found, export)
+    export.dropped = [manifest.ids[row] for row in sorted(set(range(len(manifest))) - set(rows))]
+    for role in keys:
+        export.arrays[FOLDERS[role][0]] = {"shape": list(shapes[role]), "dtype": dtype, "files": len(rows)}
+    for _ in spread(_write_clips, _jobs(request, keys, shapes, found, dtype), request.workers, request.scheduler):
+        pass
+    write_lists(request, request.folder / "data", rows, export)
+    if labels:
+        _pseudo_labels(request, labels, rows, export)
     export.notes += _notes(keys, dtype, request)
     return export
-
-
-def file_id(clip: Clip) -> str:
-    """The first eleven characters of the file name in the lists, which is how every loader names its files."""
-    return clip.id[:11]
 
 
 def _check_names(manifest: Manifest) -> None:
@@ -101,7 +97,7 @@ def _check_names(manifest: Manifest) -> None:
 def _jobs(
     request: Request, keys: dict[str, str], shapes: dict[str, tuple[int, ...]], found: Coverage, dtype: str
 ) -> Iterator[tuple[Any, ...]]:
-    """(role, folders, store, key, shape, dtype, [(file, store row, length)]) of a few hundred clips each."""
+    """(folders, store, key, shape, dtype, [(file, store row, length)]) of a few hundred clips each."""
     for role, key in keys.items():
         folders = [request.folder / name for name in FOLDERS[role]]
         for start in range(0, len(found.rows), _CLIPS_AT_ONCE):
@@ -110,18 +106,17 @@ def _jobs(
                 (file_id(request.manifest.clips[row]), int(found.place[row]), int(found.lengths[role][row]))
                 for row in rows
             ]
-            yield role, folders, request.store.path, key, shapes[role], dtype, clips
+            yield folders, request.store.path, key, shapes[role], dtype, clips
 
 
 def _write_clips(
-    role: str,
     folders: list[Path],
     path: Path,
     key: str,
     shape: tuple[int, ...],
     dtype: str,
     clips: list[tuple[str, int, int]],
-) -> tuple[str, int]:
+) -> None:
     store = FeatureStore.open(path)
     for name, row, length in clips:
         values = np.zeros(shape, dtype)
@@ -133,106 +128,60 @@ def _write_clips(
             raise StoreError(f"{first}: does not read back as it was written")
         for folder in folders[1:]:
             link(first, folder / f"{name}.npy")
-    return role, len(clips)
 
 
-def write_lists(request: Request, data: Path, rows: list[int], export: Export) -> None:
-    """The six csv files: the published ones if given and nothing was dropped, else from the manifest."""
-    data.mkdir(parents=True, exist_ok=True)
-    if request.annotations:
-        names = [*CLIP_LISTS.values(), *EVENT_LISTS.values(), FULL_LIST]
-        if lacking := [name for name in names if not (request.annotations / name).is_file()]:
-            raise FileNotFoundError(f"--annotations {request.annotations} lacks {', '.join(lacking)}")
-        dropped = set(export.dropped)
-        for name in names:
-            if dropped and name not in EVENT_LISTS.values():
-                lines = (request.annotations / name).read_bytes().splitlines(keepends=True)
-                kept = [line for line in lines if line.split(b"\t")[0].decode() not in dropped]
-                (data / name).write_bytes(b"".join(kept))
-            else:
-                shutil.copyfile(request.annotations / name, data / name)
-        return
+def _drop_unlabelled(request: Request, labels: LabelStore, rows: list[int]) -> list[int]:
+    """With `renumber`, training clips without any labels leave; the others stay, since evaluation has true labels."""
+    if request.missing != "renumber":
+        return rows
+    clips = request.manifest.clips
+    return [row for row in rows if clips[row].split != "train" or any(labels.has(clips[row].id, m) for m in MODALITIES)]
+
+
+def _pseudo_labels(request: Request, labels: LabelStore, rows: list[int], export: Export) -> None:
+    """0/1 labels of every split, since VALOR opens them in every mode; and LSLD's archives of the train clips.
+
+    Raises:
+        StoreError: labels of another number of segments.
+    """
+    for key in labels.keys.values():
+        if (count := labels.store.plan(key).segments) != SEGMENTS:
+            raise StoreError(f"{labels.path}: {key} has {count} rows a clip, this layout has {SEGMENTS}")
     clips = [request.manifest.clips[row] for row in rows]
-    ordered = [clip for split in CLIP_LISTS for clip in clips if clip.split == split]
-    for name, members in [
-        (FULL_LIST, ordered),
-        *((CLIP_LISTS[s], [c for c in clips if c.split == s]) for s in CLIP_LISTS),
-    ]:
-        table = [(clip.id, ",".join(clip.labels)) for clip in members]
-        (data / name).write_bytes(_table(("filename", "event_labels"), table))
-    for modality, name in EVENT_LISTS.items():
-        table = [
-            (clip.id, int(event.start_s), int(event.end_s), event.label)
-            for clip in ordered
-            for event in clip.events
-            if clip.split != "train" and event.modality in (modality, "both")
-        ]
-        (data / name).write_bytes(_table(("filename", "onset", "offset", "event_labels"), table))
-    export.notes.append("the csv files were written from the manifest; --annotations DIR copies the published ones")
+    for row, clip in zip(rows, clips, strict=True):
+        for modality in MODALITIES:
+            if not labels.has(clip.id, modality):
+                outcomes = labels.outcomes(modality) if modality in labels.keys else {}
+                outcome = outcomes.get(clip.id, "pending")
+                export.missing.append(_without_labels(row, clip, modality, outcome))
+    shape = [SEGMENTS, len(labels.classes)]
+    for modality, names in PSEUDO_LABELS.items():
+        folders = [request.folder / name for name in names]
+        jobs = (
+            (modality, folders, labels, [(clip.id, file_id(clip)) for clip in clips[start : start + _CLIPS_AT_ONCE]])
+            for start in range(0, len(clips), _CLIPS_AT_ONCE)
+        )
+        for _ in spread(_write_labels, jobs, request.workers, request.scheduler):
+            pass
+        for name in names:
+            export.arrays[name] = {"shape": shape, "dtype": "int64", "files": len(clips)}
+    training = {clip.id: file_id(clip) for clip in clips if clip.split == "train"}
+    export.notes += lsld.write_archives(request.folder / "refine_label", labels, training)
 
 
-def _table(header: tuple[str, ...], rows: list[tuple]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-    writer.writerows([header, *rows])
-    return text.getvalue().encode()
-
-
-def _pseudo_labels(request: Request, found: Coverage, export: Export) -> None:
-    """0/1 labels of every split, since VALOR opens them in every mode; and LSLD's archive of the train clips."""
-    from pipeline.labels import LabelStore
-
-    labels = LabelStore.open(request.labels)
-    archive: dict[str, dict[str, np.ndarray]] = {"audio": {}, "visual": {}}
-    for row in found.rows:
-        clip = request.manifest.clips[row]
-        for modality, folders in PSEUDO_LABELS.items():
-            values = np.zeros((SEGMENTS, len(labels.classes)), np.uint8)
-            if labels.has(clip.id, modality):
-                values = labels.read(clip.id, modality)
-            else:
-                export.missing.append(_without_labels(row, clip, modality, labels.outcome(clip.id, modality)))
-            save_npy(request.folder / folders[0] / f"{file_id(clip)}.npy", values.astype(np.int64))
-            for folder in folders[1:]:
-                link(
-                    request.folder / folders[0] / f"{file_id(clip)}.npy",
-                    request.folder / folder / f"{file_id(clip)}.npy",
-                )
-            if clip.split == "train":
-                archive[modality][file_id(clip)] = values
-    for folders in PSEUDO_LABELS.values():
-        for folder in folders:
-            export.arrays[folder] = {
-                "shape": [SEGMENTS, len(labels.classes)],
-                "dtype": "int64",
-                "files": len(found.rows),
-            }
-    for name in ("final_label.npz", "denoised_label.npz"):
-        write_tensor_archive(request.folder / "refine_label" / name, archive["audio"], archive["visual"])
-    export.notes.append(
-        "refine_label/*.npz hold Python objects because LSLD's loader expects them: reading needs allow_pickle=True, "
-        "so open only archives that you made yourself"
-    )
+def _write_labels(modality: str, folders: list[Path], labels: LabelStore, clips: list[tuple[str, str]]) -> None:
+    for clip_id, name in clips:
+        values = np.zeros((SEGMENTS, len(labels.classes)), np.int64)
+        if labels.has(clip_id, modality):
+            values[:] = labels.read(clip_id, modality)
+        save_npy(folders[0] / f"{name}.npy", values)
+        for folder in folders[1:]:
+            link(folders[0] / f"{name}.npy", folder / f"{name}.npy")
 
 
 def _without_labels(row: int, clip: Clip, modality: str, outcome: str) -> dict[str, Any]:
     entry = {"row": row, "id": clip.id, "source_id": clip.source_id, "split": clip.split}
     return entry | {"feature": f"{modality} labels", "outcome": outcome, "reason": MEANING[outcome]}
-
-
-def write_tensor_archive(path: Path, audio: dict[str, np.ndarray], visual: dict[str, np.ndarray]) -> None:
-    """LSLD's archive: keys `label_a`, `label_v`, each a 0-d object array around {id: CPU tensor (10, 25) float32}."""
-    import torch
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    entries = {}
-    for key, values in (("label_a", audio), ("label_v", visual)):
-        tensors = {name: torch.from_numpy(np.asarray(array, np.float32).copy()) for name, array in values.items()}
-        entries[key] = np.array(tensors, dtype=object)
-    beside = path.with_name(path.name + ".partial")
-    with open(beside, "wb") as file:
-        np.savez(file, **entries)
-    beside.replace(path)
 
 
 def _notes(keys: dict[str, str], dtype: str, request: Request) -> list[str]:

@@ -5,12 +5,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
 
 from pipeline.datasets import ave, llp
 from pipeline.datasets.description import load as describe
 from pipeline.export import main
-from pipeline.exporting.llp_npy import write_tensor_archive
 from pipeline.manifest import Clip, Event, Manifest
 from tests.pipeline import store_factory as factory
 
@@ -253,7 +251,7 @@ def test_llp_lists_written_from_the_manifest_equal_the_published_ones(tmp_path):
     """Except one row with a repeated label, and the evaluation rows that every evaluator ignores."""
     if not (DATA / "llp" / "AVVP_train.csv").exists():
         pytest.skip("the public LLP annotation files are not beside the project")
-    from pipeline.exporting.llp_npy import write_lists
+    from pipeline.exporting.llp_lists import write_lists
     from pipeline.exporting.request import Export, Request
 
     made = llp.read(describe("llp"), DATA / "llp")
@@ -325,18 +323,11 @@ def test_pseudo_labels_go_to_every_peer_and_a_clip_without_is_reported(parsed):
     assert sorted(archive) == [f"abc_efghij{row}" for row in (0, 1, 4, 5, 8)]
     np.testing.assert_array_equal(archive["abc_efghij4"].numpy(), wanted["audio", 4])
     missing = json.loads((parsed / "out/missing.json").read_text())["rows"]
-    assert [entry["feature"] for entry in missing if entry["row"] == 5] == ["visual labels", "audio labels"]
-
-
-def test_lsld_archives_hold_cpu_tensors_by_id(tmp_path):
-    labels = np.eye(10, 25, dtype=np.uint8)
-    write_tensor_archive(tmp_path / "final_label.npz", {"abc_efghijk": labels}, {"abc_efghijk": 1 - labels})
-    archive = np.load(tmp_path / "final_label.npz", allow_pickle=True)  # as LSLD's loader does; the file is our own
-    assert sorted(archive.files) == ["label_a", "label_v"]
-    tensor = archive["label_v"].item()["abc_efghijk"]
-    assert isinstance(tensor, torch.Tensor)
-    assert tensor.device.type == "cpu"
-    np.testing.assert_array_equal(tensor.float().numpy(), 1 - labels)
+    assert {entry["feature"] for entry in missing if entry["row"] == 5} == {"visual labels", "audio labels"}
+    assert export(parsed, "llp-npy", "--labels", str(parsed / "L"), "--missing", "renumber", out="short") == 0
+    dropped = json.loads((parsed / "short/missing.json").read_text())["dropped"]
+    assert dropped == [made.ids[2], made.ids[5]]  # without features; for training, without labels
+    assert not (parsed / "short/data/CLIP/segment_pseudo_labels/abc_efghij5.npy").exists()
 
 
 # ---- unav-npy --------------------------------------------------------------------------------------------------------
