@@ -94,12 +94,13 @@ def describe(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for parent in sorted({path.parent for path in folder.rglob("*") if path.is_file()}):
         files = sorted(path for path in parent.iterdir() if path.is_file())
+        each = {path.name: sha256_of(path) for path in files}
         digest = hashlib.sha256()
-        for path in files:
-            digest.update(json.dumps([path.name, sha256_of(path)]).encode())
+        for entry in each.items():
+            digest.update(json.dumps(entry).encode())
         name = parent.relative_to(folder).as_posix()
         size = sum(path.stat().st_size for path in files)
         found[name] = {"files": len(files), "bytes": size, "sha256": digest.hexdigest()}
         if len(files) <= 40:
-            found[name]["each"] = {path.name: sha256_of(path) for path in files}
+            found[name]["each"] = each
     return found
