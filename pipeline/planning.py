@@ -15,52 +15,115 @@ ROOT = Path(__file__).resolve().parents[1]
 _DECODING = ("pipeline/media.py", "pipeline/preparation.py", "pipeline/waveform.py")
 
 
-def clip_count(dataset: str, settings: dict[str, Any], manifest: str | Path) -> int:
+def clip_count(dataset: str, settings: dict[str, Any], manifest: str | Path, look: bool = True) -> int:
     """Number of clips of a dataset: from its manifest if it exists, else from its description or its folder.
 
+    Args:
+        look: count files that were put into a folder since its manifest was written.
     Raises:
         ValueError: a folder dataset without a media folder.
     """
-    if Path(manifest).is_file():
+    path = Path(manifest)
+    if dataset == "folder" and (look or not path.is_file()):
+        known, new = _files(settings, path)
+        return len(known) + len(new)
+    if path.is_file():
         import pyarrow.parquet as pq
 
-        return pq.read_metadata(manifest).num_rows
-    if dataset == "folder":
-        if "media" not in settings:
-            raise ValueError("dataset folder: say which folder with media: PATH")
-        from pipeline.datasets.folder import media_files
-
-        return len(media_files(Path(settings["media"]))[0])
+        return pq.read_metadata(path).num_rows
     from pipeline.datasets.description import load
 
     return int(load(dataset).facts["counts"]["clips"])
 
 
+def files_digest(dataset: str, settings: dict[str, Any], manifest: str | Path) -> str:
+    """Short hash of the files of a folder dataset: it changes when files are added.  Empty for other datasets."""
+    if dataset != "folder":
+        return ""
+    known, new = _files(settings, Path(manifest))
+    return _short([*known, *new])
+
+
 #: What of a clip decides its features; labels and splits do not.
-_MEDIA_COLUMNS = ["id", "source_id", "start_s", "duration_s", "media"]
+_MEDIA_COLUMNS = ("id", "source_id", "start_s", "duration_s", "media")
 
 
-def job_digest(manifest: str | Path, job: int, job_clips: int) -> str:
+def job_digest(
+    dataset: str, settings: dict[str, Any], manifest: str | Path, job: int, job_clips: int, look: bool = True
+) -> str:
     """Short hash of the clips of one extract job: it changes when its clips do, not when others are added.
 
     Args:
         job: number of the job, from 0.
         job_clips: clips per job.
+        look: count files that were put into a folder since its manifest was written.
     Returns:
         12 hex digits; empty while there is no manifest.
     """
     path = Path(manifest)
     if not path.is_file():
         return ""
-    rows = _media_columns(path, path.stat().st_mtime_ns).slice(job * job_clips, job_clips)
-    return hashlib.sha256(json.dumps(rows.to_pydict(), sort_keys=True).encode()).hexdigest()[:12]
+    # The rest of a folder's clip follows from its file, and is not known before the file is opened.
+    columns = ("media",) if dataset == "folder" else _MEDIA_COLUMNS
+    rows = range(job * job_clips, (job + 1) * job_clips)
+    found = _rows(path, rows, columns)
+    if dataset == "folder" and look:
+        known, new = _files(settings, path)
+        found["media"] += new[max(rows.start - len(known), 0) : max(rows.stop - len(known), 0)]
+    return _short(found)
+
+
+def _short(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _files(settings: dict[str, Any], manifest: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Media files that a folder's manifest lists, and those that the next `prepare` will put behind them."""
+    if "media" not in settings:
+        raise ValueError("dataset folder: say which folder with media: PATH")
+    mtime_ns = manifest.stat().st_mtime_ns if manifest.is_file() else None
+    return _listed(Path(settings["media"]), manifest, mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
-def _media_columns(path: Path, _mtime_ns: int) -> Any:
-    import pyarrow.parquet as pq
+def _listed(media: Path, manifest: Path, mtime_ns: int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    from pipeline.datasets.folder import added, media_files
 
-    return pq.read_table(path, columns=_MEDIA_COLUMNS)
+    known: tuple[str, ...] = ()
+    if mtime_ns is not None:
+        file = _manifest_file(manifest, mtime_ns)
+        known = tuple(file.table(range(len(file)), ["media"])["media"].to_pylist())
+    return known, tuple(added(media_files(media)[0], known))
+
+
+def _rows(manifest: Path, rows: range, columns: tuple[str, ...]) -> dict[str, list]:
+    """Some columns of some rows; jobs beside each other share what was read."""
+    from pipeline.manifest_file import PART_CLIPS
+
+    mtime_ns = manifest.stat().st_mtime_ns
+    stop = min(rows.stop, len(_manifest_file(manifest, mtime_ns)))
+    found: dict[str, list] = {name: [] for name in columns}
+    for first in range(rows.start // PART_CLIPS * PART_CLIPS, stop, PART_CLIPS):
+        part = _part(manifest, mtime_ns, first, columns)
+        start = max(rows.start - first, 0)
+        for name in columns:
+            found[name] += part[name].slice(start, stop - first - start).to_pylist()
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _part(manifest: Path, mtime_ns: int, first: int, columns: tuple[str, ...]) -> Any:
+    from pipeline.manifest_file import PART_CLIPS
+
+    file = _manifest_file(manifest, mtime_ns)
+    return file.table(range(first, min(first + PART_CLIPS, len(file))), list(columns))
+
+
+@functools.lru_cache(maxsize=4)
+def _manifest_file(path: Path, _mtime_ns: int) -> Any:
+    from pipeline.manifest_file import ManifestFile
+
+    return ManifestFile(path)
 
 
 def code_digest(names: Iterable[str]) -> str:

@@ -89,6 +89,8 @@ def notes(manifest: Manifest) -> list[str]:
     if facts.get("offsets_known") == 0:
         found.append("no download_video.csv: where the videos lie in their YouTube sources is not known")
     for name, meaning in (
+        ("added_files", "file(s) are new and stand behind those of the earlier manifest"),
+        ("gone_files", "file(s) of the earlier manifest are gone; their clips stay, and what was made of them"),
         ("without_duration", "file(s) cannot be opened or state no length; extract will say why"),
         ("other_files", "file(s) have no ending of a media file"),
         ("hidden", "hidden file(s) and folder(s) were not looked at"),
@@ -118,7 +120,9 @@ def _read(options: argparse.Namespace) -> Manifest:
     if options.dataset == "folder":
         from pipeline.datasets import folder
 
-        return folder.read(options.media)
+        # Rows of a store are positions: clips that an earlier manifest lists keep theirs, new files come behind them.
+        earlier = Manifest.load(options.out) if options.out.is_file() else None
+        return folder.read(options.media, earlier if earlier and earlier.dataset == "folder" else None)
     from pipeline.datasets import description
 
     described = description.load(options.dataset)
@@ -163,7 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset", required=True, choices=DATASETS)
     parser.add_argument("--annotations", type=Path, metavar="DIR", help="annotation files of ave, llp or unav100")
-    parser.add_argument("--media", type=Path, metavar="DIR", help="media files of folder; where demo writes its clips")
+    parser.add_argument(
+        "--media",
+        type=Path,
+        metavar="DIR",
+        help="media files of folder (an existing --out is added to); where demo writes its clips",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="MANIFEST", help="Parquet file to write")
     parser.add_argument(
         "--splits",

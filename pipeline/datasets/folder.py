@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.manifest import Clip, Manifest, ManifestError, check_relative
@@ -31,14 +32,18 @@ SUFFIXES = frozenset(VIDEO_SUFFIXES + AUDIO_SUFFIXES)
 LONGEST_ID = 120
 
 
-def read(folder: Path) -> Manifest:
-    """One clip per media file, sorted by relative path.
+def read(folder: Path, earlier: Manifest | None = None) -> Manifest:
+    """One clip per media file, sorted by relative path; behind the clips of an earlier manifest, if there is one.
 
+    Stores are addressed by position, so what an earlier manifest lists stays as it is, also where its file is gone.
     A file that cannot be opened is a clip too, of unknown duration: it is `extract` that says what is wrong with it.
     Links that lead outside the folder are not followed, hidden files not looked at; both are counted.
 
+    Args:
+        earlier: what this function returned for the same folder before files were added.
     Raises:
-        ManifestError: no such folder, or nothing in it has the ending of a media file.
+        ManifestError: no such folder, nothing in it has the ending of a media file, or none of `earlier`'s files is
+            there.
     """
     if not folder.is_dir():
         raise ManifestError(f"folder {folder}", [f"{folder}: no such folder"])
@@ -46,18 +51,29 @@ def read(folder: Path) -> Manifest:
     if not paths:
         endings = " ".join(sorted(SUFFIXES))
         raise ManifestError(f"folder {folder}", [f"no media file in it; file names must end in one of {endings}"])
-    ids = clip_ids(paths)
-    durations = [probe_duration(folder / path) for path in paths]
-    clips = tuple(
-        Clip(id=name, source_id=name, start_s=0.0, duration_s=duration, media=path)
-        for path, name, duration in zip(paths, ids, durations, strict=True)
+    known = tuple(clip.media or "" for clip in earlier.clips) if earlier else ()
+    if known and not set(known) & set(paths):
+        what = f"an earlier manifest lists {len(known)} files, and none of them is in this folder"
+        raise ManifestError(f"folder {folder}", [f"{what}; delete that manifest, or write to another --out"])
+    new = added(paths, known)
+    ids = dict(zip((*known, *new), clip_ids([*known, *new]), strict=True))
+    clips = (earlier.clips if earlier else ()) + tuple(
+        Clip(id=ids[path], source_id=ids[path], start_s=0.0, duration_s=probe_duration(folder / path), media=path)
+        for path in new
     )
     facts = {
         "title": "a folder of media files",
         "task": "none: no annotations",
-        "without_duration": sum(duration is None for duration in durations),
+        "without_duration": sum(clip.duration_s is None for clip in clips),
     }
+    changes = {"added_files": len(new), "gone_files": len(set(known) - set(paths))} if known else {}
+    facts |= {name: count for name, count in changes.items() if count}
     return Manifest("folder", clips, (), facts | counted)
+
+
+def added(paths: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Files that a manifest does not list yet, in the order in which they are put behind the others."""
+    return sorted(set(paths) - set(known))
 
 
 def clip_ids(paths: list[str]) -> list[str]:

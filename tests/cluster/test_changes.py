@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.manifest import Manifest
 from tests.media_factory import tone, write_media
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def add_clip(media: Path, number: int) -> None:
-    samples = tone(2.0, 16_000, 1, 200.0 * (number + 1))
-    write_media(media / f"c{number}.wav", samples=samples, rate_hz=16_000, audio_codec="pcm_s16le")
+def add_clip(media: Path, name: str) -> None:
+    samples = tone(2.0, 16_000, 1, 200.0 + 10 * ord(name[0]))
+    write_media(media / f"{name}.wav", samples=samples, rate_hz=16_000, audio_codec="pcm_s16le")
 
 
 def snakemake(folder: Path, *arguments: str, encoders: tuple[str, ...] = ("vggish",), workers: int = 0) -> str:
@@ -48,8 +49,8 @@ def commits(folder: Path) -> dict[str, int]:
 
 def test_only_what_changed(tmp_path):
     (tmp_path / "media").mkdir()
-    for number in range(3):
-        add_clip(tmp_path / "media", number)
+    for name in "mno":
+        add_clip(tmp_path / "media", name)
     assert planned(snakemake(tmp_path, "-n", "-q", "rules"))["extract"] == 2
     snakemake(tmp_path)
     first = commits(tmp_path)
@@ -67,22 +68,16 @@ def test_only_what_changed(tmp_path):
     assert {name: second[name] for name in first} == first
     assert sorted(set(second) - set(first)) == ["preactivation/000000", "preactivation/000001"]
 
-    # Two more clips: the job that was half full and one new job, not the first.
-    add_clip(tmp_path / "media", 3)
-    add_clip(tmp_path / "media", 4)
-    prepare = ["--dataset", "folder", "--media", "media", "--out", "run/folder/manifest.parquet"]
-    subprocess.run(
-        [sys.executable, "-m", "pipeline.prepare", *prepare],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        check=True,
-        capture_output=True,
-    )
+    # Two more clips, one of which sorts before the others: the job that was half full and one new job, not the first.
+    add_clip(tmp_path / "media", "z")
+    add_clip(tmp_path / "media", "a")
     shown = snakemake(tmp_path, "-n", encoders=both)
+    assert planned(shown)["prepare"] == 1
     assert sorted(re.findall(r"output: run/folder/receipts/extract/(\d+)\.json", shown)) == ["1", "2"]
     snakemake(tmp_path, encoders=both)
     third = commits(tmp_path)
     assert len(third) == 6
     for name in ("default/000000", "preactivation/000000"):
         assert third[name] == second[name]
+    assert Manifest.load(tmp_path / "run" / "folder" / "manifest.parquet").ids == ("m", "n", "o", "a", "z")
     assert planned(snakemake(tmp_path, "-n", "-q", "rules", encoders=both)) == {}

@@ -1,13 +1,15 @@
 """What decides whether a job runs again."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
 import pytest
 
 from extractors.base import ENCODERS
-from pipeline.planning import ROOT, code_digest, encoder_table, job_digest
+from pipeline import planning, prepare
+from pipeline.planning import ROOT, clip_count, code_digest, encoder_table, files_digest, job_digest
 from tests.pipeline import store_factory as factory
 
 
@@ -33,11 +35,11 @@ def test_encoders_differ_and_unknown_ones_are_named():
 def test_a_job_changes_with_its_own_clips_only(tmp_path):
     path = tmp_path / "manifest.parquet"
     made = factory.manifest(10)
-    assert job_digest(path, 0, 4) == ""
+    assert job_digest("ave", {}, path, 0, 4) == ""
 
     def digests(clips):
         dataclasses.replace(made, clips=tuple(clips)).save(path)
-        return [job_digest(path, job, 4) for job in range(3)]
+        return [job_digest("ave", {}, path, job, 4) for job in range(3)]
 
     clips = made.clips
     before = digests(clips)
@@ -47,3 +49,39 @@ def test_a_job_changes_with_its_own_clips_only(tmp_path):
     assert digests([dataclasses.replace(clip, labels=("Cat",)) for clip in clips]) == before
     longer = digests((clips[0], dataclasses.replace(clips[1], duration_s=9.0), *clips[2:]))
     assert [a == b for a, b in zip(before, longer, strict=True)] == [False, True, True]
+
+
+def test_files_added_to_a_folder_count_before_its_manifest_is_written_anew(tmp_path):
+    media, path = tmp_path / "media", tmp_path / "manifest.parquet"
+    media.mkdir()
+    settings = {"media": str(media)}
+
+    def add(*names):
+        for name in names:
+            (media / f"{name}.wav").write_bytes(b"")
+
+    def plans(look=True):
+        planning._listed.cache_clear()  # a Snakemake process looks once
+        count = clip_count("folder", settings, path, look)
+        jobs = [job_digest("folder", settings, path, job, 2, look) for job in range(-(-count // 2))]
+        return count, files_digest("folder", settings, path), jobs
+
+    def write():
+        assert prepare.main(["--dataset", "folder", "--media", str(media), "--out", str(path)]) == 0
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1_000_000_000))  # the clock of some file systems is coarse
+
+    add("m", "n", "o")
+    before, files = plans()[:2]
+    write()
+    first = plans()
+    assert (before, files) == first[:2] == (3, files)
+    add("z", "a")
+    foreseen = plans()
+    assert foreseen[0] == 5
+    assert foreseen[1] != files
+    assert foreseen[2][0] == first[2][0]
+    assert foreseen[2][1] != first[2][1]
+    assert plans(look=False)[::2] == first[::2]  # a job that runs already does what it was started for
+    write()
+    assert plans() == foreseen
+    assert plans(look=False) == foreseen

@@ -3,7 +3,8 @@
 
 rule prepare:
     output:
-        manifest=f"{RUN}/{{dataset}}/manifest.parquet",
+        # Not deleted first: a folder's new files come behind the clips that the old manifest lists.
+        manifest=update(f"{RUN}/{{dataset}}/manifest.parquet"),
     log:
         f"{RUN}/{{dataset}}/logs/prepare.log",
     benchmark:
@@ -22,6 +23,7 @@ rule prepare:
         media=lambda w: (
             f"--media {media(w)!r}" if w.dataset in ("demo", "folder") else ""
         ),
+        files=lambda w: files_digest(*dataset_of(w)),
     shell:
         "python -m pipeline.prepare --dataset {wildcards.dataset} {params.annotations} {params.media} "
         "--out {output.manifest:q} > {log:q} 2>&1"

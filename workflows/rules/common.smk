@@ -3,7 +3,7 @@
 validate(config, f"{workflow.basedir}/workflows/schemas/config.schema.yaml")
 sys.path.insert(0, str(workflow.basedir))
 
-from pipeline.planning import clip_count, code_digest, job_digest
+from pipeline.planning import clip_count, code_digest, files_digest, job_digest
 
 RUN = config["run"]
 # The commands run from any working directory, with the interpreter that runs Snakemake.
@@ -27,15 +27,46 @@ def entry(wildcards):
     return config["datasets"][wildcards.dataset]
 
 
+def dataset_of(wildcards):
+    """Name, part of the configuration and manifest of the dataset."""
+    manifest = f"{RUN}/{wildcards.dataset}/manifest.parquet"
+    return wildcards.dataset, entry(wildcards), manifest
+
+
+def digest_of_job(wildcards, look):
+    """Short hash of the clips of an extract job; `look`: with files that the next `prepare` will add."""
+    job, job_clips = int(wildcards.job), config["job_clips"]
+    return job_digest(*dataset_of(wildcards), job, job_clips, look)
+
+
+def clips_of_job(wildcards):
+    """The manifest, for an extract job.
+
+    A new manifest alone runs nothing again: the parameter `clips` says whether the job's clips are others.  Snakemake
+    does not look at parameters behind a job that will run, so a job that files will be added to has to be named here.
+    """
+    manifest = f"{RUN}/{wildcards.dataset}/manifest.parquet"
+    grows = workflow.is_main_process and digest_of_job(
+        wildcards, look=True
+    ) != digest_of_job(wildcards, look=False)
+    return manifest if grows else ancient(manifest)
+
+
 def media(wildcards):
     """Folder of the dataset's clips."""
     return entry(wildcards).get("media", f"{RUN}/{wildcards.dataset}/media")
 
 
 def jobs(dataset):
-    """Number of extract jobs; known before anything has run, so that a dry run shows the whole plan."""
+    """Number of extract jobs; known before anything has run, so that a dry run shows the whole plan.
+
+    Only the main process looks for files added to a folder: a cluster job does what it was started for.
+    """
     clips = clip_count(
-        dataset, config["datasets"][dataset], f"{RUN}/{dataset}/manifest.parquet"
+        dataset,
+        config["datasets"][dataset],
+        f"{RUN}/{dataset}/manifest.parquet",
+        look=workflow.is_main_process,
     )
     return max(1, -(-clips // config["job_clips"]))
 

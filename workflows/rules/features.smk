@@ -3,8 +3,7 @@
 
 rule extract:
     input:
-        # A new manifest alone runs nothing again: `clips` below says whether this job's clips are others.
-        manifest=ancient(f"{RUN}/{{dataset}}/manifest.parquet"),
+        manifest=clips_of_job,
         acquired=acquired,
         taught=taught,
     output:
@@ -33,9 +32,7 @@ rule extract:
         redo=lambda w: "--redo absent" if "acquire" in entry(w) else "",
         precision=config["precision"],
         job_clips=config["job_clips"],
-        clips=lambda w: job_digest(
-            f"{RUN}/{w.dataset}/manifest.parquet", int(w.job), config["job_clips"]
-        ),
+        clips=lambda w: digest_of_job(w, look=workflow.is_main_process),
         # Snakemake does not see changes inside the package: this does, and comments do not count.
         code=lambda w: code_digest(entry(w)["encoders"]),
     shell:

@@ -118,3 +118,25 @@ def test_long_names_get_ids_that_fit_a_file_name():
     ids = folder.clip_ids(["x" * 240 + "1.mp4", "x" * 240 + "2.mp4"])
     assert len(set(ids)) == 2
     assert max(map(len, ids)) < 140
+
+
+def test_new_files_come_behind_those_of_an_earlier_manifest(tmp_path):
+    touch(tmp_path, "m/x.mp4", "n.mp4")
+    first = folder.read(tmp_path)
+    assert folder.read(tmp_path, first) == first
+    (tmp_path / "n.mp4").unlink()
+    touch(tmp_path, "z.mp4", "a.mp4", "m-x.mp4")
+    second = folder.read(tmp_path, first)
+    assert second.clips[:2] == first.clips
+    # An id that is taken stays with the clip that has it.
+    assert [clip.media for clip in second.clips[2:]] == ["a.mp4", "m-x.mp4", "z.mp4"]
+    assert [clip.id for clip in second.clips[::2]] == ["m-x", "a", "z"]
+    assert second.clips[3].id.startswith("m-x-")
+    assert second.problems() == []
+    assert (second.facts["added_files"], second.facts["gone_files"]) == (3, 1)
+
+
+def test_an_earlier_manifest_of_another_folder_is_refused(tmp_path):
+    touch(tmp_path, "one/a.mp4", "two/b.mp4")
+    with pytest.raises(ManifestError, match="another --out"):
+        folder.read(tmp_path / "two", folder.read(tmp_path / "one"))
