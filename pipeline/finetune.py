@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--visual-weights", default="pretrained", metavar="CHOICE", help="pretrained, random:SEED or PATH"
     )
-    made.add_argument("--audio", required=True, metavar="FEATURE", help="key or encoder:recipe of the store")
+    made.add_argument("--audio", required=True, metavar="FEATURE", help="key or encoder:recipe[=WEIGHTS] of the store")
     made.add_argument("--recipe", default="clave", help="name in workflows/config/finetune, or a YAML file")
     made.add_argument("--loss", choices=["one-sided", "symmetric"], help="instead of the recipe's")
     made.add_argument("--tune", choices=["all", "projections"], help="projections: a frozen encoder, for comparison")
@@ -95,10 +95,10 @@ def _finetune(arguments: argparse.Namespace) -> int:
     torch.manual_seed(arguments.seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     encoder = _encoder(arguments, device)
-    train, excluded = _side(arguments, manifest, store, key, recipe.splits, encoder.spec, recipe)
+    train, excluded = _side(arguments, manifest, store, key, recipe.splits, encoder.spec, recipe, recipe.resample)
     validation = None
     if recipe.validation:
-        validation, more = _side(arguments, manifest, store, key, (recipe.validation,), encoder.spec, recipe)
+        validation, more = _side(arguments, manifest, store, key, (recipe.validation,), encoder.spec, recipe, "once")
         excluded += more
     facts = _facts(arguments, manifest, store, key, encoder, recipe, train, validation, excluded)
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -149,7 +149,7 @@ def _encoder(arguments: argparse.Namespace, device: Any) -> Any:
 
 def _side(
     arguments: argparse.Namespace, manifest: Manifest, store: FeatureStore, key: str, splits: tuple[str, ...],
-    spec: Any, recipe: Any,
+    spec: Any, recipe: Any, resample: str,
 ) -> tuple[Any, Counter]:  # fmt: skip
     """Clips of some splits with their mean audio vectors, and the reasons of those that have none."""
     import torch
@@ -184,7 +184,7 @@ def _side(
         raise ValueError(
             f"splits {', '.join(splits)}: {len(clips)} clip(s) with {key} ({why}). The manifest has: {have}"
         )
-    frames = Frames(clips, arguments.media, spec, recipe.frames, arguments.seed, recipe.resample == "once")
+    frames = Frames(clips, arguments.media, spec, recipe.frames, arguments.seed, resample == "once")
     audio = torch.from_numpy(np.stack(vectors))
     return Side(frames, audio, numbered([clip.source_id for clip in clips])), excluded
 

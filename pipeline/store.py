@@ -38,7 +38,7 @@ from pipeline.layout import JOB_CLIPS, Companion, Plan, create_arrays, plan
 from pipeline.manifest import Manifest
 from pipeline.manifest_file import ManifestFile
 from pipeline.outcomes import CODES, MEANING, OUTCOMES
-from pipeline.run import write_json
+from pipeline.run import sha256_of, write_json
 from pipeline.shards import ClipReader, DamagedShard, read_column
 
 __all__ = ["JOB_CLIPS", "BlockWriter", "FeatureStore", "NoRows", "Plan", "StoreError", "plan"]
@@ -205,20 +205,29 @@ class FeatureStore:
         return iter(self.keys())
 
     def key(self, name: str) -> str:
-        """The one key that a name stands for: a key itself, or `encoder:recipe` if only one key has that name.
+        """The one key that a name stands for.
 
+        Args:
+            name: a key itself; `encoder:recipe` if only one key has that name; or `encoder:recipe=WEIGHTS` with
+                `pretrained`, `random:SEED` or the checkpoint file that made it.
         Raises:
             StoreError: none or several; the message lists what is there.
         """
         keys = self.keys()
         if name in keys:
             return name
-        matches = [key for key in keys if self.spec(key).name == name]
+        feature, _, choice = name.partition("=")
+        matches = [key for key in keys if self.spec(key).name == feature]
+        if choice:
+            matches = [key for key in matches if _made_with(self.spec(key), choice)]
         if len(matches) == 1:
             return matches[0]
-        why = f"several keys: {', '.join(matches)}" if matches else f"keys here: {', '.join(keys) or 'none'}"
-        hint = "" if matches else f" Make it: python -m pipeline.extract --encoders {name} ..."
-        raise StoreError(f"{self.path}: no single feature called {name!r}; {why}.{hint}")
+        if matches:
+            why = f"several keys: {', '.join(matches)}. Give one of them, or {feature}=WEIGHTS."
+        else:
+            have = ", ".join(keys) or "none"
+            why = f"keys here: {have}. Make it: python -m pipeline.extract --encoders {feature} ..."
+        raise StoreError(f"{self.path}: no single feature called {name!r}; {why}")
 
     def _key_facts(self, key: str) -> dict[str, Any]:
         try:
@@ -462,6 +471,16 @@ class FeatureStore:
         for path in left:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         return len(left)
+
+
+def _made_with(spec: FeatureSpec, choice: str) -> bool:
+    """Whether `pretrained`, `random:SEED` or a checkpoint file made a feature."""
+    if choice == "pretrained":
+        from extractors.recipes import recipe
+
+        published = recipe(spec.name).weights
+        return published is not None and spec.weights.startswith(f"sha256:{published.sha256 or ''}")
+    return spec.weights == (choice if choice.startswith("random:") else f"sha256:{sha256_of(choice)}")
 
 
 def _entries(path: Path) -> list[Path]:

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", required=True, type=Path, help="folder of this training")
     made.add_argument("--config", type=Path, help="YAML; default: the model's own in workflows/config/models")
     for stream in ("visual", "audio", "motion"):
-        made.add_argument(f"--{stream}", metavar="FEATURE", help=f"key or encoder:recipe that fills stream {stream!r}")
+        made.add_argument(f"--{stream}", metavar="FEATURE", help=f"key or encoder:recipe[=WEIGHTS] of {stream!r}")
     made.add_argument("--epochs", type=int, help="instead of the configuration's")
     made.add_argument("--batch", type=int, help="instead of the configuration's")
     made.add_argument("--patience", type=int, help="stop after so many epochs without a better validation score")

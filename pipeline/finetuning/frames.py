@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +31,12 @@ def draw(timeline_s: np.ndarray, duration_s: float, count: int, seed: Sequence[i
     return np.clip(np.searchsorted(timeline_s, times_s, side="right") - 1, 0, len(timeline_s) - 1)
 
 
+#: Place, pictures (K, S, S, 3), and why there are none.
+Item = tuple[int, Tensor | None, str]
+#: Places and pictures (b, K, S, S, 3) of the clips that could be read; reasons of the others.
+Batch = tuple[list[int], Tensor | None, dict[int, str]]
+
+
 class Frames(Dataset):
     """Item (epoch, place) -> place and the clip's pictures, or the reason why there are none.
 
@@ -38,7 +46,7 @@ class Frames(Dataset):
         spec: of the encoder; its geometry runs here, its values on the device.
         count: pictures per clip.
         seed: of all draws.
-        once: draw as in epoch 0 in every epoch.
+        once: draw as in epoch 0 in every epoch; the pictures are then kept in memory if they fit (`room_bytes`).
     """
 
     def __init__(
@@ -47,11 +55,21 @@ class Frames(Dataset):
         self.clips, self.media, self.count, self.seed, self.once = tuple(clips), Path(media), count, seed, once
         self.geometry = frames.split(spec.preprocess)[0]
         self.source = spec.sampler.source
+        self.kept: dict[int, Item] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"kept": {}}  # loader workers decode; what is kept stays here
+
+    def keep(self, batch: Batch) -> None:
+        """Remember the items of a batch, if those of all clips fit."""
+        pictures = batch[1]
+        if self.once and (pictures is None or pictures[0].nbytes * len(self) <= room_bytes()):
+            self.kept |= _items(batch)
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: tuple[int, int]) -> tuple[int, Tensor | None, str]:
+    def __getitem__(self, index: tuple[int, int]) -> Item:
         epoch, place = index
         clip = self.clips[place]
         try:
@@ -75,27 +93,46 @@ class Frames(Dataset):
         return place, pictures[torch.from_numpy(inverse)], ""
 
 
-Batch = tuple[list[int], Tensor | None, dict[int, str]]
+def room_bytes() -> int:
+    """Memory for kept pictures: a quarter of what is free, shared by the processes of this machine."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def _collate(items: list[tuple[int, Tensor | None, str]]) -> Batch:
-    """Places and pictures (b, K, S, S, 3) of the clips that could be read; reasons of the others."""
+def _collate(items: Sequence[Item]) -> Batch:
     good = [(place, pictures) for place, pictures, _ in items if pictures is not None]
     refused = {place: reason for place, pictures, reason in items if pictures is None}
     stacked = torch.stack([pictures for _, pictures in good]) if good else None
     return [place for place, _ in good], stacked, refused
 
 
+def _items(batch: Batch) -> dict[int, Item]:
+    """`_collate` undone; what it returns holds nothing of the batch's memory, which a loader shares with a worker."""
+    places, pictures, refused = batch
+    good = {} if pictures is None else dict(zip(places, pictures.unbind(), strict=True))
+    return {place: (place, some.clone(), "") for place, some in good.items()} | {
+        place: (place, None, reason) for place, reason in refused.items()
+    }
+
+
 def batches(dataset: Frames, epoch: int, groups: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:
     """One item per group of places, in order; with workers, the next ones are decoded while a group is used."""
-    sampler = [[(epoch, place) for place in group] for group in groups]
-    return iter(
+    lacking = [[place for place in group if place not in dataset.kept] for group in groups]
+    decoded = iter(
         DataLoader(
             dataset,
-            batch_sampler=sampler,
+            batch_sampler=[[(epoch, place) for place in places] for places in lacking if places],
             collate_fn=_collate,
-            num_workers=workers,
-            prefetch_factor=2 if workers else None,
-            multiprocessing_context="spawn" if workers else None,
+            num_workers=workers if any(lacking) else 0,
+            prefetch_factor=2 if workers and any(lacking) else None,
+            multiprocessing_context="spawn" if workers and any(lacking) else None,
         )
     )
+    for group, places in zip(groups, lacking, strict=True):
+        batch = next(decoded) if places else ([], None, {})
+        if places:
+            dataset.keep(batch)
+        if len(places) < len(group):
+            found = dataset.kept | _items(batch)
+            batch = _collate([found[place] for place in group])
+        yield batch

@@ -99,7 +99,7 @@ class Tuning:
         """Train to the end, or on from the folder's checkpoint."""
         self.resume()
         if not self.progress.history and self.validation is not None:
-            before = self.examine(self.validation, epoch=0)
+            before = self.examine(self.validation)
             self.progress.history.append({"epoch": 0, "loss": None, "val": before})
             self._keep_best(before, 0)
         while self.progress.epoch < self.recipe.epochs and not self.progress.stopped_early:
@@ -172,7 +172,7 @@ class Tuning:
             line["skipped"] = skipped
         line["train_s"] = round(time.monotonic() - started_s, 3)
         if self.validation is not None:
-            line["val"] = self.examine(self.validation, epoch=0)
+            line["val"] = self.examine(self.validation)
             self._keep_best(line["val"], progress.epoch)
         return line
 
@@ -187,13 +187,13 @@ class Tuning:
     # ---- retrieval ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def vectors(self, side: Side, epoch: int = 0) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    def vectors(self, side: Side) -> tuple[Tensor, Tensor, Tensor, list[int]]:
         """(n, C) pooled visual vectors, (n, width) visual and audio vectors, and the places of the readable clips."""
         self.pair.eval()
         size = self.recipe.chunk
         groups = [list(range(start, min(start + size, len(side)))) for start in range(0, len(side), size)]
         pooled, kept = [], []
-        for places, pictures, refused in batches(side.frames, epoch, groups, self.workers):
+        for places, pictures, refused in batches(side.frames, 0, groups, self.workers):
             self.progress.refused.update({side.frames.clips[place].id: why for place, why in refused.items()})
             if places:
                 pooled.append(self.pair.pooled(pictures.to(self.device)))
@@ -204,11 +204,11 @@ class Tuning:
         seen = torch.nn.functional.normalize(self.pair.visual(stacked), dim=-1)
         return stacked, seen, self.pair.hear(side.audio[kept].to(self.device)), kept
 
-    def examine(self, side: Side, epoch: int = 0) -> dict[str, dict[str, float]]:
+    def examine(self, side: Side) -> dict[str, dict[str, float]]:
         """R@1 and R@5 of pictures finding their sound and of sounds finding their pictures; the same on every rank."""
         found = [0.0] * 4
         if self.rank == 0:
-            _, seen, heard, kept = self.vectors(side, epoch)
+            _, seen, heard, kept = self.vectors(side)
             similarity = (seen @ heard.T).cpu().numpy()
             videos = side.videos[kept].numpy()
             same = videos[:, None] == videos[None, :]

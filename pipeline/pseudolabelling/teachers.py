@@ -8,27 +8,34 @@ from extractors.spec import FeatureSpec
 from pipeline.store import FeatureStore
 
 
-def teachers(store: FeatureStore, names: list[str]) -> dict[str, FeatureSpec]:
-    """Modality -> spec of the stored features, one teacher for each modality.
+def teachers(store: FeatureStore, names: dict[str, str]) -> dict[str, tuple[FeatureSpec, str]]:
+    """Modality -> spec of the stored features and choice of weights, one teacher for each modality.
 
+    Args:
+        names: feature -> choice of weights, or nothing; it decides between features of one name.
     Raises:
         ValueError: features that are not there, that no text belongs to, or two for one modality; all are named.
     """
-    found: dict[str, FeatureSpec] = {}
+    found: dict[str, tuple[FeatureSpec, str]] = {}
     problems = []
-    for name in names:
+    for name, choice in names.items():
         try:
-            spec = store.spec(store.key(name))
+            spec = _spec(store, name, choice)
             _check(spec)
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, FileNotFoundError) as error:
             problems.append(str(error))
             continue
         if spec.modality in found:
-            problems.append(f"{name} and {found[spec.modality].name} are both {spec.modality} teachers")
-        found[spec.modality] = spec
+            problems.append(f"{name} and {found[spec.modality][0].name} are both {spec.modality} teachers")
+        found[spec.modality] = spec, choice
     if problems:
         raise ValueError("\n  ".join(["these teachers cannot be used:", *problems]))
     return found
+
+
+def _spec(store: FeatureStore, name: str, choice: str) -> FeatureSpec:
+    several = sum(store.spec(key).name == name for key in store) > 1
+    return store.spec(store.key(f"{name}={choice}" if several and choice else name))
 
 
 def _check(spec: FeatureSpec) -> None:

@@ -12,6 +12,7 @@ import torch
 from extractors.base import load
 from extractors.recipes import recipe as encoder_recipe
 from pipeline import finetune
+from pipeline.finetuning import frames
 from pipeline.finetuning import pair as pairs
 from pipeline.finetuning.frames import draw
 from pipeline.finetuning.losses import info_nce
@@ -85,6 +86,36 @@ def test_a_frame_of_every_part_is_drawn_by_the_seed_alone():
     assert first.tolist() == draw(times, 10.0, 10, (0, 1, 2)).tolist()
     assert first.tolist() != draw(times, 10.0, 10, (0, 2, 2)).tolist()
     assert draw(times[:45], 10.0, 10, (0,)).max() == 44
+
+
+def test_pictures_drawn_once_are_decoded_once(small_clips, monkeypatch):  # noqa: F811
+    folder, manifest = small_clips
+    spec = encoder_recipe("clip-tiny").spec
+    groups, others = [[4, 0], [7, 2]], [[2, 1], [0, 4]]  # clip 7 has no file
+
+    def run(once, room):
+        monkeypatch.setattr(frames, "room_bytes", lambda: room)
+        dataset = frames.Frames(manifest.clips, folder, spec, 2, 0, once)
+        asked = []
+        read = frames.Frames.__getitem__
+        monkeypatch.setattr(
+            frames.Frames, "__getitem__", lambda self, index: asked.append(index[1]) or read(self, index)
+        )
+        found = [batch for epoch in (0, 1) for batch in frames.batches(dataset, epoch, (groups, others)[epoch], 0)]
+        monkeypatch.setattr(frames.Frames, "__getitem__", read)
+        return found, asked
+
+    fresh, every = run(True, 0)
+    kept, first = run(True, 10**9)
+    assert every == [4, 0, 7, 2, 2, 1, 0, 4]
+    assert first == [4, 0, 7, 2, 1]
+    for (places, pictures, refused), (wanted, same, reasons) in zip(kept, fresh, strict=True):
+        assert (places, refused) == (wanted, reasons)
+        assert torch.equal(pictures, same)
+    assert [places for places, _, _ in kept] == [[4, 0], [2], [2, 1], [0, 4]]
+    drawn_anew, every = run(False, 10**9)
+    assert len(every) == 8
+    assert not torch.equal(drawn_anew[3][1], fresh[3][1])
 
 
 def test_retrieval_counts_ranks_and_ties_against():

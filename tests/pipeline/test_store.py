@@ -1,3 +1,4 @@
+import hashlib
 import os
 import pickle
 import signal
@@ -46,6 +47,22 @@ def run_python(code, *arguments):
     return subprocess.Popen(
         [sys.executable, "-c", text, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, text=True
     )
+
+
+def test_weights_tell_features_of_one_name_apart(tmp_path):
+    file = tmp_path / "tuned.safetensors"
+    file.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    specs = [factory.spec(weights=made) for made in ("random:1", "random:10", f"sha256:{digest}")]
+    store = factory.store(tmp_path / "S", DEMO, specs)
+    names = [f"vggish:ave2018={choice}" for choice in ("random:1", "random:10", file)]
+    assert [store.key(name) for name in names] == [spec.key for spec in specs]
+    with pytest.raises(StoreError, match=r"several keys: .* or vggish:ave2018=WEIGHTS"):
+        store.key("vggish:ave2018")
+    with pytest.raises(StoreError, match="no single feature called 'vggish:ave2018=random:2'"):
+        store.key("vggish:ave2018=random:2")
+    with pytest.raises(StoreError, match="no single feature"):  # the published checkpoint is none of them
+        store.key("vggish:ave2018=pretrained")
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
