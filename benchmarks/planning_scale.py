@@ -1,9 +1,9 @@
 """What planning costs at 10^5 and 10^6 clips: every step before and after the jobs, in a process of its own.
 
-Steps: `manifest` (write it), `load` (what every job does first), `store` (create it with one feature), `open` (list
-what is missing), `plan` (pipeline.plan), `dry-run` (snakemake -n over all jobs), `report` (pipeline.report before
-anything is made).  Time and memory should grow with the clips and no faster; `growth` is their ratio to the size
-before, divided by the ratio of clips: at most 1 is linear.
+Steps: `manifest` (write it), `load` (all of it), `store` (create it with one feature), `job` (what every extract job
+does first), `open` (list what is missing), `plan` (pipeline.plan), `dry-run` (snakemake -n over all jobs), `report`
+(pipeline.report before anything is made).  Time and memory should grow with the clips and no faster; `growth` is their
+ratio to the size before, divided by the ratio of clips: at most 1 is linear.
 
     python benchmarks/planning_scale.py --clips 10000,100000
     python benchmarks/planning_scale.py --clips 1000000 --steps manifest,store,dry-run
@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-STEPS = ("manifest", "load", "store", "open", "plan", "dry-run", "report")
+STEPS = ("manifest", "load", "store", "job", "open", "plan", "dry-run", "report")
 
 
 def manifest(folder: Path, clips: int) -> None:
@@ -44,23 +44,38 @@ def manifest(folder: Path, clips: int) -> None:
 
 
 def load(folder: Path, clips: int) -> None:
-    """What every job does first."""
+    """What stages do that need all clips: trainings, exports, the report."""
     from pipeline.manifest import Manifest
 
     assert len(Manifest.load(folder / "run" / "llp" / "manifest.parquet").check()) == clips
 
 
 def store(folder: Path, clips: int) -> None:
+    """What the first extract job does: plan the store."""
     from extractors.recipes import recipe
-    from pipeline.manifest import Manifest
+    from pipeline.manifest_file import ManifestFile
     from pipeline.store import FeatureStore
 
-    made = Manifest.load(folder / "run" / "llp" / "manifest.parquet")
+    made = ManifestFile(folder / "run" / "llp" / "manifest.parquet")
     FeatureStore.create(folder / "run" / "llp" / "features", made, [recipe("vggish:llp2020").spec])
 
 
+def job(folder: Path, clips: int) -> None:
+    """What every extract job does first: its own clips, the store."""
+    from extractors.recipes import recipe
+    from pipeline.manifest_file import ManifestFile
+    from pipeline.store import FeatureStore
+
+    spec = recipe("vggish:llp2020").spec
+    file = ManifestFile(folder / "run" / "llp" / "manifest.parquet")
+    rows = file.shard(clips // 512, -(-clips // 256))
+    assert len(file.part(rows).check()) == len(rows)
+    found = FeatureStore.create(folder / "run" / "llp" / "features", file, [spec])
+    assert found.missing(spec.key, rows) == [rows]
+
+
 def open_store(folder: Path, clips: int) -> None:
-    """What a job and `status` do: open, ask what is missing."""
+    """What `status` does: open, ask what is missing."""
     from pipeline.store import FeatureStore
 
     found = FeatureStore.open(folder / "run" / "llp" / "features")
@@ -98,6 +113,7 @@ def one(step: str, folder: Path, clips: int) -> None:
         "manifest": manifest,
         "load": load,
         "store": store,
+        "job": job,
         "open": open_store,
         "plan": plan,
         "dry-run": dry_run,
