@@ -1,0 +1,310 @@
+"""What the benchmarks share: commands timed and weighed from outside, the machine they ran on, and their results.
+
+A command's memory is the sum over its process tree, sampled: `pss` counts a page that several processes share once.
+Start-up is taken out by running every contender twice, over few and over many clips: what a clip costs once the
+program runs is the difference of the two times over the difference of the two counts, whatever the program is.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before the first benchmark adds to it.
+_LOAD = os.getloadavg()
+
+#: Same seeded weights for every contender.
+WEIGHTS = "random:0"
+#: Settings of the caller's shell that would change a contender's defaults.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX", "LD_PRELOAD")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished command.
+
+    Args:
+        wall_s: from start to end of the process, imports and loading of weights included.
+        cpu_s: of the process and of every descendant it waited for.
+        peak_bytes: largest sampled sum of the tree's proportional set sizes; 0 where memory was not watched.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a contender needs: to start, and then per clip, in seconds."""
+
+    start_s: float
+    clip_s: float
+    clip_cpu_s: float
+    total_s: float
+    clips: int
+
+
+def _tree_bytes(pid: int) -> int:
+    """Proportional set size of a process and its descendants, in bytes; processes that end meanwhile count nothing."""
+    import psutil
+
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        processes = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    for process in processes:
+        try:
+            memory = process.memory_full_info()
+            total += getattr(memory, "pss", memory.rss)
+        except psutil.Error:
+            continue
+    return total
+
+
+def run(
+    command: Sequence[str],
+    *,
+    folder: Path = ROOT,
+    environment: Mapping[str, str] | None = None,
+    watch_memory: bool = False,
+    every_s: float = 0.1,
+) -> Run:
+    """Run a command to its end with the defaults of its libraries.
+
+    Args:
+        folder: working directory.
+        environment: variables added to the caller's, from which thread counts are removed.
+        watch_memory: sample the tree's memory; costs some of a core, so times are not taken from such runs.
+    Raises:
+        RuntimeError: the command failed; the end of what it said on stderr is in the message.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in THREADS}
+    with tempfile.TemporaryFile() as said:
+        before, begun_s = os.times(), time.perf_counter()
+        process = subprocess.Popen(
+            list(map(str, command)),
+            cwd=folder,
+            env=inherited | dict(environment or {}),
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+        peaks = [0]
+        done = threading.Event()
+
+        def sample() -> None:
+            while not done.wait(every_s):
+                peaks[0] = max(peaks[0], _tree_bytes(process.pid))
+
+        watcher = threading.Thread(target=sample, daemon=True)
+        if watch_memory:
+            watcher.start()
+        try:
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            done.set()
+        wall_s, after = time.perf_counter() - begun_s, os.times()
+        if code:
+            said.seek(0)
+            text = said.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"exit code {code} from: {' '.join(map(str, command))}\n{text}")
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return Run(wall_s, cpu_s, peaks[0])
+
+
+def extract(
+    paths: Sequence[Path],
+    encoders: Sequence[str],
+    folder: Path,
+    *,
+    duration_s: float | None = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+    backend: str | None = None,
+    options: Sequence[str] = (),
+    **more: Any,
+) -> Run:
+    """A fresh `pipeline.extract` with seeded weights over some files of one folder; its store is `folder/store`.
+
+    Args:
+        duration_s: of every clip; None asks the files.
+        backend: None for the one that a large manifest gets.
+        options: further arguments of the stage.
+        more: of `run`.
+    """
+    from benchmarks.clips import manifest
+
+    listed = manifest(list(paths), folder / "manifest.parquet", duration_s)
+    shutil.rmtree(folder / "store", ignore_errors=True)
+    command = [sys.executable, "-m", "pipeline.extract", "--manifest", listed, "--media", paths[0].parent]
+    command += ["--store", folder / "store", "--encoders", ",".join(encoders), "--weights", WEIGHTS]
+    command += ["--precision", precision, "--device", device, "--backend", backend or best_backend(device), *options]
+    return run(command, **more)
+
+
+def best_backend(device: str) -> str:
+    """What `--backend auto` takes for a large manifest; a short benchmark must not get another because it is short."""
+    from extractors.backends import available
+
+    return available(device)[0]
+
+
+def cost(contender: Callable[[int], Run], few: int, many: int) -> Cost:
+    """Cost of a contender from a run over `few` clips and one over `many`.
+
+    Raises:
+        ValueError: `many` is not more than `few`.
+    """
+    if many <= few:
+        raise ValueError(f"many={many} clips must be more than few={few}")
+    first, second = contender(few), contender(many)
+    return difference(first, second, few, many)
+
+
+def difference(first: Run, second: Run, few: int, many: int) -> Cost:
+    """Start-up and cost per clip from two runs."""
+    clip_s = (second.wall_s - first.wall_s) / (many - few)
+    clip_cpu_s = (second.cpu_s - first.cpu_s) / (many - few)
+    return Cost(first.wall_s - few * clip_s, clip_s, clip_cpu_s, second.wall_s, many)
+
+
+def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Median of the ratios of values measured side by side: load that comes and goes hits both of a pair alike."""
+    return statistics.median(above / below for above, below in zip(numerators, denominators, strict=True))
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions, without anything that names the machine or its owner."""
+    from pipeline.run import versions
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpu": _gpu(),
+        "system": f"{platform.system()} {platform.release()}",
+        "load": [round(value, 2) for value in _LOAD],
+        "versions": versions() | _optional_versions(),
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    widest = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags), "")
+    return f"{name} ({widest})" if widest else name
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def _optional_versions() -> dict[str, str]:
+    import importlib.metadata
+
+    found = {}
+    for name in ("openvino", "transformers", "pillow"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _commit() -> str:
+    """Commit of the checkout, with a plus sign if tracked files differ from it; `unknown` outside git."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "diff", "--quiet", "HEAD", "--", "pipeline", "extractors", "benchmarks"], cwd=ROOT
+        ).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changed else "")
+
+
+def report(benchmark: str, settings: Mapping[str, Any], results: Any) -> dict[str, Any]:
+    """The record of one benchmark, as its JSON file holds it."""
+    return {
+        "benchmark": benchmark,
+        "command": f"python benchmarks/{benchmark}.py " + " ".join(_public(argument) for argument in sys.argv[1:]),
+        "environment": environment(),
+        "settings": dict(settings),
+        "results": results,
+    }
+
+
+def _public(argument: str) -> str:
+    """An argument of the command line; of an absolute path only its last part, since folders are a person's own."""
+    return Path(argument).name if argument.startswith("/") else argument
+
+
+def finish(
+    made: Mapping[str, Any],
+    table: Callable[[Mapping[str, Any]], str],
+    draw: Callable[[Mapping[str, Any], Any], None],
+    out: Path | None,
+    name: str | None = None,
+) -> None:
+    """Print the table; with a folder also write NAME.json and NAME.svg."""
+    from pipeline.run import write_json
+
+    print(table(made), flush=True)
+    if out is None:
+        return
+    name = name or made["benchmark"]
+    write_json(out / f"{name}.json", made)
+    figure = _figure()
+    draw(made, figure)
+    figure.savefig(out / f"{name}.svg", metadata={"Date": None})
+
+
+def _figure() -> Any:
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "clave"
+    from matplotlib import pyplot
+
+    return pyplot.figure(layout="constrained")
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers, aligned to the right."""
+    lines = [" | ".join(header), " | ".join(["---", *["---:"] * (len(header) - 1)])]
+    lines += [" | ".join(row) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def log(message: str) -> None:
+    """A line for people, on stderr."""
+    print(message, file=sys.stderr, flush=True)
