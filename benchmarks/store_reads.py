@@ -1,9 +1,11 @@
 """How fast features are read: this store against one big HDF5 file and one `.npy` per clip, as ratios in one run.
 
-Every layout holds the same rows and is read by the same torch `DataLoader`, one clip an item.  Single clips, shuffled
-batches; warm, and cold (the pages of the files are dropped before every pass with posix_fadvise); 0 and 2 workers.
-Readers are open and have made one pass before the clock starts, so cold means cold pages.  Passes of the three layouts
-alternate, and the best of several passes counts.
+Every layout holds the same rows.  Single clips: `FeatureStore.read` against one row of the HDF5 file and `np.load`.
+Shuffled batches: through torch's `DataLoader`, the peers one clip an item as published code does; the store so too, and
+as `pipeline.batches.loader` reads it.  Warm, and cold (the pages of the files are dropped before every pass with
+posix_fadvise); 0 and 2 workers.  Files are open before the clock starts, except that the store still has to open its
+other shards in a cold pass over single clips.  Passes of the layouts alternate, and the median counts of the ratios
+between passes of one turn: what else the machine does meanwhile hits all alike.
 
   python benchmarks/store_reads.py --out benchmarks/results
   python benchmarks/store_reads.py --codecs            # why the store compresses as it does
@@ -16,6 +18,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -26,8 +29,9 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from extractors.spec import FeatureSpec, FrameSampler, Grid
+from pipeline.batches import ClipDataset, Selection, loader
 from pipeline.manifest import Clip, Manifest
-from pipeline.run import write_json
+from pipeline.run import log, write_json
 from pipeline.store import FeatureStore
 
 FEATURES = {
@@ -35,10 +39,13 @@ FEATURES = {
     "resnet152 (LLP)": ((2048,), 80),
     "vgg19 maps (AVE)": ((7, 7, 512), 10),
 }
-LAYOUTS = ("store", "hdf5", "npy")
+#: `store` reads batches as `pipeline.batches.loader` does, `items` reads the store one clip an item.
+LAYOUTS = ("store", "items", "hdf5", "npy")
 
 
-class Store(Dataset):
+class Items(Dataset):
+    """The store, one clip an item."""
+
     def __init__(self, folder: Path, ids: list[str]) -> None:
         self.ids, self.store = ids, FeatureStore.open(folder / "store")
         (self.key,) = self.store.keys()
@@ -78,7 +85,20 @@ class Files(Dataset):
         return torch.from_numpy(np.load(self.folder / f"{self.ids[row]}.npy"))
 
 
-DATASETS = {"store": Store, "hdf5": BigFile, "npy": Files}
+DATASETS = {"store": Items, "items": Items, "hdf5": BigFile, "npy": Files}
+
+
+def batches(layout: str, folder: Path, ids: list[str], order: list[int], size: int, workers: int) -> DataLoader:
+    """A loader of shuffled batches."""
+    if layout != "store":
+        dataset = DATASETS[layout](folder, ids)
+        return DataLoader(dataset, batch_size=size, sampler=order, num_workers=workers, persistent_workers=workers > 0)
+    store = FeatureStore.open(folder / "store")
+    (key,) = store.keys()
+    shape = (store.plan(key).segments, *store.spec(key).shape)
+    rows = np.array(order)
+    selection = Selection({"x": key}, {"x": shape}, shape[0], {"train": rows}, np.arange(len(ids)))
+    return loader(ClipDataset(store.path, selection, "train", {}), size, workers=workers)
 
 
 def write(folder: Path, shape: tuple[int, ...], rows: int, clips: int) -> list[str]:
@@ -114,8 +134,8 @@ def drop(folder: Path) -> None:
 
 def once(folder: Path, layout: str, ids: list[str], order: list[int], batch: int, workers: int, cold: bool) -> float:
     """Seconds for one pass over `order` by open readers: warm after a first pass, cold after dropping the pages."""
-    dataset = DATASETS[layout](folder, ids)
-    if batch == 1 and not workers:
+    if batch == 1:
+        dataset = DATASETS[layout](folder, ids)
         for row in order if not cold else order[:1]:
             dataset[row]
         if cold:
@@ -124,30 +144,38 @@ def once(folder: Path, layout: str, ids: list[str], order: list[int], batch: int
         for row in order:
             dataset[row]
         return time.perf_counter() - start_s
-    loader = DataLoader(dataset, batch_size=batch, sampler=order, num_workers=workers, persistent_workers=workers > 0)
-    for _ in loader:  # starts the workers and opens the files
+    made = batches(layout, folder, ids, order, batch, workers)
+    for _ in made:  # starts the workers and opens the files
         pass
     if cold:
         drop(folder)
     start_s = time.perf_counter()
-    for _ in loader:
+    for _ in made:
         pass
     return time.perf_counter() - start_s
 
 
 def measure(folder: Path, ids: list[str], passes: int) -> list[dict]:
-    """Best seconds per layout and case, passes interleaved."""
+    """Seconds of every pass per layout and case, passes interleaved."""
     order = np.random.default_rng(1).permutation(len(ids)).tolist()
     found = []
     for name, batch, workers in (("single clips", 1, 0), ("batches of 64", 64, 0), ("batches of 64", 64, 2)):
+        layouts = [layout for layout in LAYOUTS if batch > 1 or layout != "items"]
         for cold in (False, True):
-            times = {layout: [] for layout in LAYOUTS}
+            times = {layout: [] for layout in layouts}
             for turn in range(passes):
-                for layout in LAYOUTS[turn % 3 :] + LAYOUTS[: turn % 3]:
+                first = turn % len(layouts)
+                for layout in layouts[first:] + layouts[:first]:
                     times[layout].append(once(folder, layout, ids, order, batch, workers, cold))
-            best = {layout: min(values) for layout, values in times.items()}
-            found.append({"case": name, "workers": workers, "cold": cold, "seconds": best, "clips": len(order)})
+            took_s = sum(map(sum, times.values()))
+            log(f"{name}, {workers} workers, {'cold' if cold else 'warm'}: measured in {took_s:.0f} s")
+            found.append({"case": name, "workers": workers, "cold": cold, "seconds": times, "clips": len(order)})
     return found
+
+
+def ratio(seconds: dict[str, list[float]], layout: str, reader: str) -> float:
+    """How many times as long a layout takes as the store: the median over the turns."""
+    return float(np.median(np.divide(seconds[layout], seconds[reader])))
 
 
 def codecs() -> None:
@@ -192,15 +220,24 @@ def codecs() -> None:
 def table(results: dict[str, list[dict]]) -> str:
     """Microseconds per clip of the store, and how many times as long the others take (above 1: the store is faster)."""
     lines = ["| feature | case | workers | pages | store us/clip | hdf5 / store | npy / store |", "|" + "---|" * 7]
+    for feature, entry, reader in _cases(results):
+        seconds = entry["seconds"]
+        case = entry["case"] + (", one clip an item" if reader == "items" else "")
+        lines.append(
+            f"| {feature} | {case} | {entry['workers']} | {'cold' if entry['cold'] else 'warm'} | "
+            f"{1e6 * np.median(seconds[reader]) / entry['clips']:.0f} | {ratio(seconds, 'hdf5', reader):.2f} | "
+            f"{ratio(seconds, 'npy', reader):.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _cases(results: dict[str, list[dict]]) -> Iterator[tuple[str, dict, str]]:
+    """(feature, entry, how the store was read)."""
     for feature, entries in results.items():
         for entry in entries:
-            seconds = entry["seconds"]
-            lines.append(
-                f"| {feature} | {entry['case']} | {entry['workers']} | {'cold' if entry['cold'] else 'warm'} | "
-                f"{1e6 * seconds['store'] / entry['clips']:.0f} | {seconds['hdf5'] / seconds['store']:.2f} | "
-                f"{seconds['npy'] / seconds['store']:.2f} |"
-            )
-    return "\n".join(lines)
+            for reader in ("store", "items"):
+                if reader in entry["seconds"]:
+                    yield feature, entry, reader
 
 
 def draw(results: dict[str, list[dict]], path: Path) -> None:
@@ -215,7 +252,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
     for axis, (feature, entries) in zip(axes[0], results.items(), strict=True):
         names = [f"{e['case']}\n{e['workers']} workers, {'cold' if e['cold'] else 'warm'}" for e in entries]
         for offset, layout in ((-0.2, "hdf5"), (0.2, "npy")):
-            ratios = [e["seconds"][layout] / e["seconds"]["store"] for e in entries]
+            ratios = [ratio(entry["seconds"], layout, "store") for entry in entries]
             axis.barh(np.arange(len(names)) + offset, ratios, 0.38, label=f"{layout} / store")
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set_yticks(np.arange(len(names)), names, fontsize=8)
@@ -233,6 +270,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="folder on the disk to measure; default the temporary folder")
     parser.add_argument("--clips", type=int, default=1024, help="clips of the narrowest feature; wider ones have fewer")
     parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--feature", choices=list(FEATURES), action="append", help="only this one; may be repeated")
     parser.add_argument("--codecs", action="store_true", help="measure codecs instead")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -240,11 +278,13 @@ def main(argv: list[str] | None = None) -> int:
         codecs()
         return 0
     results = {}
-    for feature, (shape, rows) in FEATURES.items():
+    for feature in arguments.feature or FEATURES:
+        shape, rows = FEATURES[feature]
         clips = max(256, min(arguments.clips, (512 << 20) // (4 * rows * int(np.prod(shape)))))
         with tempfile.TemporaryDirectory(dir=arguments.work, prefix="clave-reads-") as folder:
             ids = write(Path(folder), shape, rows, clips)
             results[feature] = measure(Path(folder), ids, arguments.passes)
+        log(table({feature: results[feature]}))
     print(table(results))
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)

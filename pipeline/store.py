@@ -22,7 +22,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -308,18 +308,39 @@ class FeatureStore:
 
     def rows_at(self, key: str, row: int, length: int) -> np.ndarray:
         """The first `length` rows of the clip in row `row`, whatever the commit records say."""
+        reader = self._reader(key)
+        try:
+            return self.values(key)[row][:length] if reader is None else reader.read(row, length)
+        except (DamagedShard, FileNotFoundError) as error:
+            raise self._remedy(error) from error
+
+    def rows_into(self, key: str, rows: Sequence[int], out: np.ndarray) -> None:
+        """The first rows of many clips at once, whatever the commit records say: the fast way to read a batch.
+
+        Args:
+            rows: row numbers of n clips.
+            out: (n, length, *spec.shape) to fill, in C order and of the key's dtype.
+        """
+        reader = self._reader(key)
+        if reader is None:
+            out[...] = self.values(key).oindex[np.asarray(rows)][:, : out.shape[1]]
+            return
+        try:
+            reader.read_into(rows, out)
+        except (DamagedShard, FileNotFoundError) as error:
+            raise self._remedy(error) from error
+
+    def _reader(self, key: str) -> ClipReader | None:
         if key not in self._readers:
             self.spec(key)
             self._readers[key] = ClipReader.open(self.path / key / "values")
-        reader = self._readers[key]
-        if reader is None:
-            return self.values(key)[row][:length]
-        try:
-            return reader.read(row, length)
-        except (DamagedShard, FileNotFoundError) as error:
-            raise StoreError(
-                f"{error}. `python -m pipeline.verify --store {self.path} --forget` lets extract make the block again"
-            ) from error
+        return self._readers[key]
+
+    def _remedy(self, error: Exception) -> StoreError:
+        """The error with what helps against it."""
+        return StoreError(
+            f"{error}. `python -m pipeline.verify --store {self.path} --forget` lets extract make the block again"
+        )
 
     def _state(self, key: str, row: int) -> tuple[str, int]:
         """Outcome and number of rows of a clip; `pending` and 0 while its block is not committed."""
@@ -349,9 +370,7 @@ class FeatureStore:
                     for name, dtype in (("outcome", "u1"), ("length", "<i4"))
                 )
             except (DamagedShard, FileNotFoundError) as error:
-                raise StoreError(
-                    f"{error}. `python -m pipeline.verify --store {self.path} --forget` lets extract make it again"
-                ) from error
+                raise self._remedy(error) from error
             known = _Committed(signature, now_s, outcome, length)
         self._blocks[key, block] = known
         return known

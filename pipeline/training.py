@@ -33,7 +33,7 @@ class Feed:
     Both give the same batches in the same order, and neither touches the global random state.
 
     Args:
-        dataset: map-style, items are dicts of tensors; with `in_memory(device)`.
+        dataset: map-style, a list of indices gives a dict of stacked tensors; with `in_memory(device)`.
         in_memory: hold everything on the device.
         workers: loader processes otherwise.
         extra: more items behind those of the dataset, name -> (n, ...); only in memory.
@@ -71,7 +71,8 @@ class Feed:
             return
         loader = DataLoader(
             self.dataset,
-            batch_sampler=[chunk.tolist() for chunk in chunks],
+            batch_size=None,  # the dataset reads whole batches, straight into the memory that they are handed over in
+            sampler=[chunk.tolist() for chunk in chunks],
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # a loader draws a seed; not from the network's random numbers

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pipeline.batches import ClipDataset, pseudo_targets, select, targets
+from pipeline.batches import ClipDataset, loader, pseudo_targets, select, targets
 from pipeline.manifest import Clip, Event, Manifest
 from tests.pipeline import store_factory
 
@@ -64,6 +64,64 @@ def test_workers_read_the_same(made, method):
     found = list(loader)
     for name in expected:
         assert torch.equal(torch.cat([batch[name] for batch in found]), expected[name])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whole_batches_are_the_items_together(made, workers):
+    train = dataset(made)
+    expected = list(DataLoader(train, batch_size=4))
+    found = list(loader(train, 4, workers=workers))
+    assert [len(batch["audio"]) for batch in found] == [4, 4, 3]
+    for batch, items in zip(found, expected, strict=True):
+        assert set(batch) == set(items)
+        for name, values in items.items():
+            assert torch.equal(batch[name], values)
+            assert batch[name].dtype == values.dtype
+            assert batch[name].is_shared() == (workers > 0)
+
+
+def test_the_order_of_batches_follows_the_generator(made):
+    train = dataset(made)
+    orders = [
+        torch.cat(
+            [batch["audio"] for batch in loader(train, 4, shuffle=True, generator=torch.Generator().manual_seed(s))]
+        )
+        for s in (1, 1, 2)
+    ]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+    assert torch.equal(orders[0].sort(dim=0).values, orders[2].sort(dim=0).values)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_features_of_other_types_are_handed_over_as_float32(tmp_path, dtype):
+    manifest = store_factory.manifest(10)
+    spec = store_factory.spec(dtype=dtype)
+    store = store_factory.store(tmp_path / "s", manifest, [spec])
+    chosen = select(manifest, store, {"audio": spec.key}, ("train",))
+    (batch,) = loader(ClipDataset(store.path, chosen, "train", {}), 64)
+    expected = [store_factory.rows_of(spec, row, 10) for row in chosen.rows["train"]]
+    assert batch["audio"].dtype == torch.float32
+    np.testing.assert_array_equal(batch["audio"].numpy(), np.stack(expected).astype(np.float32))
+
+
+def test_features_that_are_not_finite_are_named(tmp_path):
+    manifest = store_factory.manifest(10)
+    spec = store_factory.spec()
+    store = store_factory.store(tmp_path / "s", manifest, [spec])
+    values = store.values(spec.key)
+    spoiled = values[:]
+    spoiled[2, 3, 0], spoiled[5, 0, :2] = np.nan, (np.inf, -np.inf)
+    spoiled[6, 0] = 3e38  # finite, although their sum is not
+    values[:] = spoiled
+    train = ClipDataset(store.path, select(manifest, store, {"audio": spec.key}, ("train",)), "train", {})
+    with pytest.raises(ValueError, match=f"for 2 clip.s.: {manifest.ids[2]}, {manifest.ids[5]}") as error:
+        train.in_memory()
+    assert manifest.ids[6] not in str(error.value)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=manifest.ids[5]):
+            train[[0, 1, 3]]
+    assert train[0]["audio"].isfinite().all()
 
 
 def test_an_opened_dataset_can_be_pickled(made):

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import pickle
@@ -15,6 +16,7 @@ import xarray
 import zarr
 
 from extractors.spec import FeatureSpec, FrameSampler, Grid
+from pipeline import shards
 from pipeline.layout import plan
 from pipeline.manifest import Clip, Manifest
 from pipeline.store import FeatureStore, NoRows, StoreError
@@ -99,6 +101,58 @@ def test_long_wide_clips_are_cut_into_chunks_that_are_read_as_needed(tmp_path, m
     for row, clip in enumerate(made.clips):
         expected = factory.rows_of(spec, row, spec.grid.rows(clip.duration_s))
         np.testing.assert_array_equal(store.read(clip.id, spec.key), expected)
+
+
+BATCH = [7, 0, 2, 9, 0]
+
+
+@pytest.mark.parametrize("memory", ["warm", "cold", "cannot tell"])
+@pytest.mark.parametrize(("shape", "durations"), [((4,), (10.0,)), ((300, 300), (10.0,)), ((4,), (10.0, 12.0))])
+def test_many_clips_are_read_at_once_in_any_order(tmp_path, monkeypatch, shape, durations, memory):
+    made = factory.manifest(10, durations=durations)
+    spec = factory.spec(shape=shape, count=None)
+    store = factory.store(tmp_path / "S", made, [spec], job_clips=4)
+    if memory == "cannot tell":  # a file system without RWF_NOWAIT
+        monkeypatch.setattr(shards.os, "preadv", _unless_told_not_to_wait(os.preadv, errno.EOPNOTSUPP))
+    if memory == "cold":
+        monkeypatch.setattr(shards.os, "preadv", _unless_told_not_to_wait(os.preadv, errno.EAGAIN))
+    for length in (10, 7):
+        out = np.empty((len(BATCH), length, *shape), np.float32)
+        store.rows_into(spec.key, BATCH, out)
+        for row, values in zip(BATCH, out, strict=True):
+            np.testing.assert_array_equal(
+                values, factory.rows_of(spec, row, spec.grid.rows(durations[row % len(durations)]))[:length]
+            )
+            np.testing.assert_array_equal(store.rows_at(spec.key, row, length), values)
+
+
+def _unless_told_not_to_wait(preadv, code):
+    def call(file, buffers, start, flags=0):
+        if flags:
+            raise OSError(code, os.strerror(code))
+        return preadv(file, buffers, start)
+
+    return call
+
+
+@pytest.mark.parametrize("memory", ["warm", "cold"])
+def test_damage_in_a_batch_is_named(store, monkeypatch, memory):
+    flip(shard(store, 1), 20)
+    if memory == "cold":
+        monkeypatch.setattr(shards.os, "preadv", _unless_told_not_to_wait(os.preadv, errno.EAGAIN))
+    sound = np.empty((2, 10, 4), np.float32)
+    store.rows_into(AUDIO.key, [8, 0], sound)
+    with pytest.raises(StoreError, match=r"values/c/1/0/0: bytes 0 to 164 differ .*pipeline\.verify"):
+        store.rows_into(AUDIO.key, [0, 4], sound)
+
+
+def test_a_batch_that_only_zarr_can_read_is_the_same(store, monkeypatch):
+    expected = np.empty((len(BATCH), 10, 4), np.float32)
+    store.rows_into(AUDIO.key, BATCH, expected)
+    monkeypatch.setattr(shards.ClipReader, "open", lambda folder: None)
+    through_zarr = np.empty_like(expected)
+    FeatureStore.open(store.path).rows_into(AUDIO.key, BATCH, through_zarr)
+    np.testing.assert_array_equal(through_zarr, expected)
 
 
 def test_a_clip_without_rows_says_why(store):
