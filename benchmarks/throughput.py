@@ -1,11 +1,13 @@
-"""Seconds per row of an encoder, for `python -m pipeline.plan`: prints entries for workflows/config/throughput.yaml.
+"""Seconds per row of every encoder, for `python -m pipeline.plan`: prints entries of workflows/config/throughput.yaml,
+and writes them there if asked to.
 
 A ten-second clip with picture and sound is written, decoded and prepared as `extract` does it, then its rows are
 encoded in batches of the encoder's own size.  On a CPU both are the process's CPU seconds with one thread, so that a
 busy machine does not change them; on a GPU encoding is wall time.
 
+    python benchmarks/throughput.py --write                                    # all encoders, this machine's CPU
+    python benchmarks/throughput.py --write --device cuda
     python benchmarks/throughput.py --encoders vggish,vgg19
-    python benchmarks/throughput.py --encoders clip-l14 --device cuda
 """
 
 from __future__ import annotations
@@ -63,23 +65,57 @@ def measure(name: str, media_file: Path, device: str, precision: str, repeats: i
     }
 
 
+def line(name: str, entries: list[dict]) -> str:
+    """An encoder's line of the file."""
+    shown = ", ".join("{" + ", ".join(f"{key}: {value}" for key, value in entry.items()) + "}" for entry in entries)
+    return f'  "{name}": [{shown}]'
+
+
+def merged(text: str, name: str, found: dict) -> str:
+    """The file with one measurement put in: in place of the same device's and precision's, beside others."""
+    import yaml
+
+    known = (yaml.safe_load(text).get("encoders") or {}).get(name, [])
+    others = [e for e in known if (e["device"], e["precision"]) != (found["device"], found["precision"])]
+    new = line(name, [found, *others])
+    lines = text.splitlines()
+    for number, old in enumerate(lines):
+        if old.startswith(f'  "{name}": '):
+            lines[number] = new
+            break
+    else:
+        lines.insert(max(i for i, old in enumerate(lines) if old == "encoders:" or old.startswith('  "')) + 1, new)
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoders", required=True)
+    parser.add_argument("--encoders", help="comma separated names; all by default")
+    parser.add_argument("--write", action="store_true", help="put the entries into workflows/config/throughput.yaml")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     import torch
 
+    from extractors.base import ENCODERS
+    from pipeline.bill import THROUGHPUT
+
     torch.set_num_threads(1)
+    failed = 0
     with tempfile.TemporaryDirectory() as folder:
         media_file = clip(Path(folder) / "clip.mp4")
-        for name in options.encoders.split(","):
-            found = measure(name, media_file, options.device, options.precision, options.repeats)
-            fields = ", ".join(f"{key}: {value}" for key, value in found.items())
-            print(f'  "{name}": [{{{fields}}}]', flush=True)
-    return 0
+        for name in options.encoders.split(",") if options.encoders else ENCODERS:
+            try:
+                found = measure(name, media_file, options.device, options.precision, options.repeats)
+            except (ImportError, ValueError) as error:  # an optional package is missing: measure the others
+                print(f"{name}: not measured: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            print(line(name, [found]), flush=True)
+            if options.write:
+                THROUGHPUT.write_text(merged(THROUGHPUT.read_text(encoding="utf-8"), name, found), encoding="utf-8")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
