@@ -115,11 +115,9 @@ class AudioClip(_WithText):
         pieces = row_pieces(self.spec.preprocess[:-1], media, segments)
         return torch.from_numpy(pieces.astype(np.float32) * np.float32(_FULL_SCALE))
 
-    @torch.inference_mode()
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
-        """(B, 1024) float32 from (B, n) samples."""
-        with self.arithmetic(batch.device):
-            return self.network.audio(batch).float()
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, 1024) from (B, n) samples."""
+        return self.network.audio(inputs)
 
 
 class AudioClipVisual(_WithText, FrameEncoder):
@@ -137,9 +135,9 @@ class AudioClipVisual(_WithText, FrameEncoder):
     def build_network(self) -> nn.Module:
         return PictureTower()
 
-    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n, 1024) from (n, 3, 224, 224)."""
-        return self.network.visual(pictures)
+        return self.network.visual(inputs)
 
 
 def _checkpoint(kind: str, sha256: str, note: str) -> Weights:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -93,6 +94,8 @@ class Encoder(ABC):
     network: torch.nn.Module
     #: Rows per device batch that suit a laptop CPU; the engine may choose another.
     batch_rows: ClassVar[int] = 32
+    #: Runs `forward` faster, with results that are equal within rounding; None runs it as it is written.
+    backend: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
@@ -118,8 +121,22 @@ class Encoder(ABC):
         """
 
     @abstractmethod
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The network alone, from its input to what `layer` names: the part that another backend may run."""
+
+    @torch.inference_mode()
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """(B, *spec.shape) tensor of spec.dtype from (B, ...) prepared rows, without gradient."""
+        return self.finish(self.run(batch).float())
+
+    def finish(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of the feature from float32 rows of the network: the spec's `postprocess`."""
+        return rows
+
+    def run(self, inputs: torch.Tensor) -> torch.Tensor:
+        """`forward` in the spec's precision, or what `extractors.backends` put in its place."""
+        with self.arithmetic(inputs.device):
+            return (self.backend or self.forward)(inputs)
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Published key format -> `self.network`'s key format."""
@@ -146,6 +163,11 @@ class Encoder(ABC):
             dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.spec.precision]
             stack.enter_context(torch.autocast(device.type, dtype=dtype))
         return stack
+
+    @property
+    def front_end(self) -> tuple:
+        """What decides the result of `prepare`: encoders with equal front ends can share prepared rows."""
+        return (type(self).prepare, self.spec.preprocess, self.spec.grid, self.spec.sampler)
 
     @property
     def device(self) -> torch.device:
@@ -186,6 +208,22 @@ def build(spec: FeatureSpec, weightless: bool = False) -> Encoder:
         return getattr(module, class_name)(spec)
 
 
+def specify(name: str, weights: str = "pretrained", precision: str = "fp32") -> FeatureSpec:
+    """What `load` with these arguments makes, without reading a network: the checkpoint is fetched and hashed.
+
+    Raises:
+        ValueError: unknown name or precision.
+        extractors.weights.WeightsError: the checkpoint cannot be had.
+    """
+    from extractors.recipes import recipe
+    from extractors.weights import identify
+
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise ValueError(f"precision {precision!r} is none of fp32, bf16, fp16")
+    chosen = recipe(name)
+    return dataclasses.replace(chosen.spec, precision=precision, weights=identify(weights, chosen.weights))
+
+
 def load(
     name: str, weights: str = "pretrained", device: str | torch.device = "cpu", precision: str = "fp32"
 ) -> Encoder:
@@ -205,12 +243,9 @@ def load(
     from extractors.recipes import recipe
     from extractors.weights import load_strictly, resolve
 
-    if precision not in ("fp32", "bf16", "fp16"):
-        raise ValueError(f"precision {precision!r} is none of fp32, bf16, fp16")
-    chosen = recipe(name)
-    encoder = build(dataclasses.replace(chosen.spec, precision=precision))
-    state, identity = resolve(weights, chosen.weights, encoder.network, encoder.convert)
+    spec = specify(name, weights, precision)
+    encoder = build(spec)
+    state = resolve(weights, recipe(name).weights, encoder.network, encoder.convert)
     load_strictly(encoder.network, state, f"{name} ({weights})", encoder.optional_keys)
-    encoder.spec = dataclasses.replace(encoder.spec, weights=identity)
     encoder.network.eval().requires_grad_(False)
     return encoder.to(device)

@@ -149,12 +149,12 @@ class Clap(Encoder):
         """
         return front_end(self.spec.preprocess, media, segments, self.spec.grid)
 
-    @torch.inference_mode()
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
-        """(B, 512) rows of length 1, or (B, 64, 768) tokens, from (B, 1, 1001, 64) spectrograms."""
-        with self.arithmetic(batch.device):
-            rows = self.network.tokens(batch) if self._readout == "tokens" else self.network(batch)
-        rows = rows.float()
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, 512) embeddings, or (B, 64, 768) tokens, from (B, 1, 1001, 64) spectrograms."""
+        return self.network.tokens(inputs) if self._readout == "tokens" else self.network(inputs)
+
+    def finish(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of length 1 where the recipe asks for it."""
         return nn.functional.normalize(rows, dim=-1) if "l2" in self.spec.postprocess else rows
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

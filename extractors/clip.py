@@ -93,9 +93,9 @@ class CLIP(FrameEncoder):
         with no_init_weights():  # 16 s for L/14, and every value is overwritten
             return CLIPModel(CLIPConfig(text_config=text, vision_config=image, projection_dim=sizes.embedding))
 
-    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n, D) projected class tokens, of any length, from (n, 3, S, S)."""
-        return self.network.visual_projection(self.network.vision_model(pixel_values=pictures).pooler_output)
+        return self.network.visual_projection(self.network.vision_model(pixel_values=inputs).pooler_output)
 
     @property
     def logit_scale(self) -> float:

@@ -58,11 +58,9 @@ class Cnn14(Encoder):
         pieces = row_pieces(self.spec.preprocess[: -len(_NETWORK_STEPS)], media, segments)
         return torch.from_numpy(pieces.astype(np.float32))
 
-    @torch.inference_mode()
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
-        """(B, 2048) float32, not negative, from (B, 32000) samples."""
-        with self.arithmetic(batch.device):
-            return self.network(batch).float()
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, 2048), not negative, from (B, 32000) samples."""
+        return self.network(inputs)
 
 
 def _spec(recipe: str, grid: Grid) -> FeatureSpec:

@@ -59,6 +59,11 @@ class FrameEncoder(Encoder):
         if spec.sampler is None:
             raise ValueError(f"{spec.name}: an encoder of frames needs a sampler")
 
+    @property
+    def front_end(self) -> tuple:
+        """The steps on values alone run with the network, so they may differ."""
+        return (type(self).prepare, self._geometry, self.spec.grid, self.spec.sampler)
+
     @functools.cached_property
     def network(self) -> torch.nn.Module:
         return self.build_network()
@@ -68,7 +73,7 @@ class FrameEncoder(Encoder):
         """The network with arbitrary weights, on the CPU."""
 
     @abstractmethod
-    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n, ...) features of (n, 3, H, W) float32 pictures."""
 
     def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
@@ -92,13 +97,15 @@ class FrameEncoder(Encoder):
         return torch.cat([self._encode(rows) for rows in batch.split(max(1, room // batch.shape[1]))])
 
     def _encode(self, rows: torch.Tensor) -> torch.Tensor:
-        with self.arithmetic(rows.device):
-            encoded = self.encode_rows(rows)
-        return postprocess(self.spec.postprocess, encoded.float())
+        return self.finish(self.encode_rows(rows).float())
+
+    def finish(self, rows: torch.Tensor) -> torch.Tensor:
+        """(b, *spec.shape) from (b, ...) features, or from (b, K, ...) before a mean over frames."""
+        return postprocess(self.spec.postprocess, rows)
 
     def encode_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """(b, K, ...) features, or (b, ...) if no mean over frames follows, from (b, K, S, S, 3) prepared rows."""
-        encoded = self.features(self.pictures(rows.flatten(0, 1)))
+        encoded = self.run(self.pictures(rows.flatten(0, 1)))
         return encoded.unflatten(0, rows.shape[:2]) if "mean over frames" in self.spec.postprocess else encoded
 
     def pictures(self, prepared: torch.Tensor) -> torch.Tensor:

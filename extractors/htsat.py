@@ -76,12 +76,9 @@ class HTSAT(Encoder):
         """
         return front_end(self.spec.preprocess, media, segments, self.spec.grid)
 
-    @torch.inference_mode()
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
-        """(B, 768) or (B, 64, 768) float32 from (B, 1, 1001, 64) spectrograms."""
-        with self.arithmetic(batch.device):
-            rows = self.network.stage4(batch) if self.spec.layer == "stage4" else self.network(batch)
-        return rows.float()
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, 768) or (B, 64, 768) from (B, 1, 1001, 64) spectrograms."""
+        return self.network.stage4(inputs) if self.spec.layer == "stage4" else self.network(inputs)
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keys of the authors' Lightning checkpoint -> the network's."""

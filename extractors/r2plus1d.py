@@ -38,14 +38,14 @@ class R2Plus1D(FrameEncoder):
         network.fc = nn.Identity()
         return network
 
-    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n, 512) from (n, 3, K, S, S) stacks."""
-        return self.network(pictures)
+        return self.network(inputs)
 
     def encode_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """(b, 512) from (b, K, S, S, 3) prepared rows."""
         stacks = self.pictures(rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
-        return self.features(stacks.transpose(1, 2).contiguous())
+        return self.run(stacks.transpose(1, 2).contiguous())
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keys of torchvision; the classifier does not enter the feature."""

@@ -65,11 +65,11 @@ class ResNet(FrameEncoder):
             network.avgpool = nn.Identity()
         return network
 
-    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n, 2048, 7, 7) or (n, 2048) from (n, 3, 224, 224)."""
-        features = self.network(pictures)
+        features = self.network(inputs)
         # torchvision flattens behind the pool, whatever the pool is.
-        return features.unflatten(1, (2048, pictures.shape[-2] // 32, -1)) if self.spec.layer == "layer4" else features
+        return features.unflatten(1, (2048, inputs.shape[-2] // 32, -1)) if self.spec.layer == "layer4" else features
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keys of torchvision (`fc`), of pretrainedmodels (`last_linear`) or numbered by a Sequential."""

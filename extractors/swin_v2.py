@@ -38,9 +38,9 @@ class SwinV2L(FrameEncoder):
 
         return timm.create_model("swinv2_large_window12_192", pretrained=False, num_classes=0)
 
-    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n, 36, 1536) from (n, 3, 192, 192)."""
-        return self.network.forward_features(pictures).flatten(1, 2)
+        return self.network.forward_features(inputs).flatten(1, 2)
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keys of the published file, where a stage ends in its `downsample`, or of timm, where one starts with it."""

@@ -58,9 +58,9 @@ class VGG19(FrameEncoder):
         layers = make_layers(cfgs["E"], batch_norm=self.batch_normalised)
         return nn.Sequential(OrderedDict(features=layers))
 
-    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n, 512, 7, 7) from (n, 3, 224, 224)."""
-        return self.network(pictures)
+        return self.network(inputs)
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keys of torchvision, of a Keras weight file, or numbered by a Sequential, to `features.*`.

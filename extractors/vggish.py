@@ -73,14 +73,15 @@ class VGGish(Encoder):
         pieces = row_pieces(self.spec.preprocess[:-1], media, segments)
         return torch.from_numpy(vggish_log_mel(pieces))[:, None]
 
-    @torch.inference_mode()
-    def encode(self, batch: torch.Tensor) -> torch.Tensor:
-        """(B, 128) float32, or uint8 if quantised, from (B, 1, 96, 64) patches."""
-        with self.arithmetic(batch.device):
-            embedding = self.network(batch).float()
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(B, 128) before the last ReLU, from (B, 1, 96, 64) patches."""
+        return self.network(inputs)
+
+    def finish(self, rows: torch.Tensor) -> torch.Tensor:
+        """(B, 128) float32, or uint8 if quantised."""
         if self.spec.layer == "fc2.relu":
-            embedding = torch.relu(embedding)
-        return self.network.whitening(embedding) if self.network.whitening is not None else embedding
+            rows = torch.relu(rows)
+        return self.network.whitening(rows) if self.network.whitening is not None else rows
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Published keys are the network's; the whitening comes from a file of its own.

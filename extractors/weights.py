@@ -19,6 +19,7 @@ import torch
 
 CACHE_VARIABLE = "CLAVE_WEIGHTS"
 _BLOCK_BYTES = 1 << 20
+_RANDOM = re.compile(r"random:(\d+)")
 _TIMEOUT_S = 60
 
 
@@ -266,37 +267,50 @@ def random_state_dict(network: torch.nn.Module, seed: int) -> dict[str, torch.Te
     return filled
 
 
+def identify(choice: str, record: Weights | None) -> str:
+    """What goes into the feature's key for a choice of weights: `sha256:<64 hex>` or `random:<seed>`.
+
+    Args:
+        choice: `pretrained`, `random:SEED` or the path of a checkpoint file.
+        record: published checkpoint of the recipe; None when there is none.
+    Raises:
+        WeightsError: see `fetch`; also for a choice that is none of the three.
+    """
+    if match := _RANDOM.fullmatch(choice):
+        return f"random:{int(match[1])}"
+    return f"sha256:{_locate(choice, record)[1]}"
+
+
 def resolve(
     choice: str,
     record: Weights | None,
     network: torch.nn.Module,
     convert: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
-) -> tuple[dict[str, torch.Tensor], str]:
-    """State dict for `network` and the identity that goes into the feature's key.
+) -> dict[str, torch.Tensor]:
+    """State dict for `network`.
 
     Args:
-        choice: `pretrained`, `random:SEED` or the path of a checkpoint file.
-        record: published checkpoint of the recipe; None when there is none.
+        choice, record: as for `identify`.
         network: supplies keys and shapes.
         convert: published key format -> the network's key format.
-    Returns:
-        state dict, and `sha256:<64 hex>` or `random:<seed>`.
     Raises:
-        WeightsError: see `fetch`, `load_file`; also for a choice that is neither of the three.
+        WeightsError: see `fetch`, `load_file`; also for a choice that is none of the three.
     """
-    match = re.fullmatch(r"random:(\d+)", choice)
-    if match:
-        return random_state_dict(network, int(match[1])), f"random:{int(match[1])}"
+    if match := _RANDOM.fullmatch(choice):
+        return random_state_dict(network, int(match[1]))
+    return convert(load_file(_locate(choice, record)[0], record.member if record else None))
+
+
+def _locate(choice: str, record: Weights | None) -> tuple[Path, str]:
+    """The checkpoint file and its SHA-256."""
     if choice == "pretrained":
         if record is None:
             raise WeightsError("no published checkpoint is known for this recipe; pass --weights PATH")
-        path, digest = fetch(record)
-        return convert(load_file(path, record.member)), f"sha256:{digest}"
+        return fetch(record)
     path = Path(choice)
     if not path.is_file():
         raise WeightsError(f"--weights {choice!r}: neither `pretrained`, `random:SEED` nor an existing file")
-    state = load_file(path, record.member if record else None)
-    return convert(state), f"sha256:{sha256_of(path)}"
+    return path, sha256_of(path)
 
 
 def load_strictly(network: torch.nn.Module, state: dict[str, torch.Tensor], what: str, optional: str = r"$^") -> None:

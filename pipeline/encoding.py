@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from extractors.base import Encoder
-from pipeline.preparation import Failure, Part
+from pipeline.preparation import Part
+from pipeline.run import log
+
+# Rows per batch on an accelerator, for each row per batch on a CPU: small batches leave most of it idle.
+_ACCELERATOR_FACTOR = 8
 
 
 @dataclass(frozen=True)
@@ -21,75 +26,154 @@ class Rows:
     segments: np.ndarray
 
 
+@dataclass(eq=False)
+class _Clip:
+    """A clip on its way: items sent to the network so far, and what came back."""
+
+    row: int
+    sent: int = 0
+    back: int = 0
+    whole: bool = False
+    values: list[np.ndarray] = field(default_factory=list)
+    places: list[np.ndarray] = field(default_factory=list)
+    segments: list[np.ndarray] = field(default_factory=list)
+
+    def rows(self) -> Rows:
+        return Rows(self.row, np.concatenate(self.values)[np.concatenate(self.places)], np.concatenate(self.segments))
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A batch on the device: which clips its items belong to, in order, and where the result will be."""
+
+    clips: tuple[tuple[_Clip, int], ...]
+    values: torch.Tensor
+    ready: torch.cuda.Event | None
+
+
 class BatchedEncoder:
     """Encodes parts in batches of exactly `batch_rows` rows, cut across clips; the last batch is padded.
 
-    Because every batch has the same shape, a row's numbers do not depend on the rows beside it.  At most one batch
-    of prepared rows waits at a time, besides the encoded rows of unfinished clips.
+    Because every batch has the same shape, a row's numbers do not depend on the rows beside it.  Prepared rows are
+    copied once, into the batch.  On a GPU the next batch fills while one computes, and results come back one batch
+    late, so the device does not wait for the host.
 
     Args:
         encoder: with weights, on its device.
-        batch_rows: rows per batch; the encoder's own default if None.
+        batch_rows: rows per batch; what suits the encoder and the device if None.
     """
 
     def __init__(self, encoder: Encoder, batch_rows: int | None = None) -> None:
         self.encoder = encoder
-        self.batch_rows = batch_rows or encoder.batch_rows
-        self._waiting: list[tuple[int, int, torch.Tensor]] = []  # (clip row, first segment, prepared rows)
+        self.device = encoder.device
+        self.batch_rows = batch_rows or _batch_rows(encoder, self.device)
+        #: Seconds that the caller spent in the network, and clips that came out.
+        self.busy_s, self.clips = 0.0, 0
+        self._pieces = 1
+        self._buffers: list[torch.Tensor] = []
+        self._filled: list[tuple[_Clip, int]] = []
         self._count = 0
-        self._encoded: dict[int, list[tuple[int, np.ndarray]]] = {}
-        self._segments: dict[int, list[tuple[int, np.ndarray]]] = {}
-        self._total: dict[int, int] = {}
+        self._launched: _Launched | None = None
+        self._open: dict[int, _Clip] = {}
 
     def add(self, part: Part) -> Iterator[Rows]:
-        """Take prepared rows; yields clips that are complete by now."""
-        self._waiting.append((part.row, part.offset, part.batch))
-        self._count += len(part.batch)
-        self._segments.setdefault(part.row, []).append((part.offset, part.segments))
-        if part.last:
-            self._total[part.row] = part.offset + len(part.batch)
-        while self._count >= self.batch_rows:
-            yield from self._encode()
+        """Take prepared rows; yields clips that are complete by now.  The part's memory may be reused afterwards."""
+        if part.offset == 0:
+            self._open[part.row] = _Clip(part.row)  # also when a clip starts anew because its first index was wrong
+        clip = self._open[part.row]
+        clip.places.append(part.places + clip.sent)
+        clip.segments.append(part.segments)
+        clip.sent += len(part.batch)
+        clip.whole = part.last
+        batch = part.batch
+        while len(batch):
+            taken = batch[: self.batch_rows - self._count]
+            batch = batch[len(taken) :]
+            self._buffer(taken)[self._count : self._count + len(taken)] = taken
+            self._filled.append((clip, len(taken)))
+            self._count += len(taken)
+            if self._count == self.batch_rows:
+                yield from self._launch()
 
-    def drop(self, failure: Failure) -> None:
-        """Forget a clip that failed after some of its rows were prepared."""
-        self._waiting = [item for item in self._waiting if item[0] != failure.row]
-        self._count = sum(len(item[2]) for item in self._waiting)
-        for table in (self._encoded, self._segments, self._total):
-            table.pop(failure.row, None)
+    def drop(self, row: int) -> None:
+        """Forget a clip that failed after some of its rows were prepared; its items in the batch go to nobody."""
+        self._open.pop(row, None)
 
     def flush(self) -> Iterator[Rows]:
         """Encode what is left, padding the batch with copies of its last row."""
-        while self._count:
-            yield from self._encode()
+        if self._count:
+            buffer = self._buffers[0]
+            buffer[self._count :] = buffer[self._count - 1]
+            yield from self._launch()
+        yield from self._collect()
 
-    def _encode(self) -> Iterator[Rows]:
-        taken: list[tuple[int, int, torch.Tensor]] = []
-        room = self.batch_rows
-        while room and self._waiting:
-            row, offset, batch = self._waiting.pop(0)
-            if len(batch) > room:
-                self._waiting.insert(0, (row, offset + room, batch[room:]))
-                batch = batch[:room]
-            taken.append((row, offset, batch))
-            room -= len(batch)
-            self._count -= len(batch)
-        stacked = torch.cat([batch for _, _, batch in taken])
-        if room:
-            stacked = torch.cat([stacked, stacked[-1:].expand(room, *stacked.shape[1:])])
-        with torch.inference_mode():
-            values = self.encoder.encode(stacked.to(self.encoder.device)).cpu().numpy()
-        start = 0
-        for row, offset, batch in taken:
-            self._encoded.setdefault(row, []).append((offset, values[start : start + len(batch)].copy()))
-            start += len(batch)
-            if row in self._total and sum(len(part) for _, part in self._encoded[row]) == self._total[row]:
-                yield self._finish(row)
+    def _buffer(self, like: torch.Tensor) -> torch.Tensor:
+        """The batch that is being filled; a GPU has a second one, which it may still be reading."""
+        if not self._buffers:
+            on_gpu = self.device.type == "cuda"
+            shape = (self.batch_rows, *like.shape[1:])
+            self._buffers = [torch.empty(shape, dtype=like.dtype, pin_memory=on_gpu) for _ in range(1 + on_gpu)]
+        return self._buffers[0]
 
-    def _finish(self, row: int) -> Rows:
-        del self._total[row]
-        return Rows(row, _joined(self._encoded.pop(row)), _joined(self._segments.pop(row)))
+    def _launch(self) -> Iterator[Rows]:
+        started_s = time.perf_counter()
+        values = self._encode(self._buffers[0].to(self.device, non_blocking=True))
+        ready = None
+        if self.device.type == "cuda":
+            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values = host.copy_(values, non_blocking=True)
+            ready = torch.cuda.Event()
+            ready.record()
+        launched = _Launched(tuple(self._filled), values, ready)
+        self._filled, self._count = [], 0
+        self._buffers.reverse()
+        self.busy_s += time.perf_counter() - started_s
+        yield from self._collect()
+        self._launched = launched
+        if ready is None:
+            yield from self._collect()
+
+    def _encode(self, batch: torch.Tensor) -> torch.Tensor:
+        """Rows of one batch, in as many pieces as the device's memory asks for."""
+        while True:
+            try:
+                with torch.inference_mode():
+                    parts = [self.encoder.encode(piece) for piece in batch.chunk(self._pieces)]
+                return parts[0] if len(parts) == 1 else torch.cat(parts)
+            except torch.OutOfMemoryError:
+                if self._pieces >= self.batch_rows:
+                    raise MemoryError(
+                        f"{self.encoder.spec.name}: {self.device} has no room for a single row; free it, or use another"
+                    ) from None
+                self._pieces *= 2
+                torch.cuda.empty_cache()
+                log(
+                    f"{self.encoder.spec.name}: {self.device} is out of memory; "
+                    f"going on with {-(-self.batch_rows // self._pieces)} rows at once"
+                )
+
+    def _collect(self) -> Iterator[Rows]:
+        """Hand the rows of the launched batch to their clips."""
+        if self._launched is None:
+            return
+        launched, self._launched = self._launched, None
+        if launched.ready is not None:
+            started_s = time.perf_counter()
+            launched.ready.synchronize()
+            self.busy_s += time.perf_counter() - started_s
+        values, start = launched.values.numpy(), 0
+        for clip, count in launched.clips:
+            clip.values.append(values[start : start + count].copy())
+            clip.back += count
+            start += count
+            if clip.whole and clip.back == clip.sent and self._open.get(clip.row) is clip:
+                del self._open[clip.row]
+                self.clips += 1
+                yield clip.rows()
 
 
-def _joined(parts: list[tuple[int, np.ndarray]]) -> np.ndarray:
-    return np.concatenate([part for _, part in sorted(parts, key=lambda item: item[0])])
+def _batch_rows(encoder: Encoder, device: torch.device) -> int:
+    if device.type == "cpu":
+        return encoder.batch_rows
+    frames = encoder.spec.sampler.per_row if encoder.spec.sampler is not None else 1
+    return max(encoder.batch_rows, encoder.batch_rows * _ACCELERATOR_FACTOR // frames)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import os
 import sys
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from extractors.base import Encoder
 from extractors.spec import FeatureSpec
 from pipeline.allocator import keep_freed_memory
-from pipeline.encoding import BatchedEncoder, Rows
-from pipeline.manifest import Clip, Manifest
+from pipeline.extraction import Extraction
+from pipeline.manifest import Manifest
 from pipeline.manifest_file import ManifestFile
 from pipeline.outcomes import MEANING
-from pipeline.planning import code_digest
-from pipeline.preparation import Failure, Task
-from pipeline.run import DONE, TOO_MANY_FAILED, Progress, command, log, receipt, write_json
-from pipeline.store import JOB_CLIPS, BlockWriter, FeatureStore, plan
-from pipeline.workers import WorkerPool
+from pipeline.run import DONE, TOO_MANY_FAILED, command, log, receipt, write_json
+from pipeline.store import JOB_CLIPS, FeatureStore, plan
+
+Made = TypeVar("Made")
+
+# Rows in a job from which converting a network to a faster backend, some seconds, pays.
+WORTH_CONVERTING_ROWS = 1024
+MOST_WORKERS = 16
 
 EXAMPLE = """\
 example:
@@ -54,7 +59,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--job", type=int, metavar="N", help="do the N-th run of --job-clips clips instead, from 0")
     made.add_argument("--job-clips", type=int, default=JOB_CLIPS, help="clips per part at the finest; fixed per store")
     made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    made.add_argument(
+        "--devices", metavar="D,D", help="several at once, a process each: 0,1 are cuda:0 and cuda:1; not with --job"
+    )
     made.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"], help="part of the feature's key")
+    made.add_argument(
+        "--backend",
+        default="auto",
+        choices=["auto", "torch", "openvino"],
+        help="what runs the networks; auto takes the fastest for larger manifests, equal within rounding",
+    )
     made.add_argument("--tail", default="pad", choices=["pad", "drop"], help="when media ends before the grid does")
     made.add_argument("--workers", type=int, help="decoding processes; 0 decodes in this process")
     made.add_argument("--timeout", type=float, default=300.0, metavar="S", help="give a clip up after S silent seconds")
@@ -70,7 +84,44 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     with command("extract"):
-        return _describe(arguments) if arguments.describe else _extract(arguments)
+        if arguments.describe:
+            return _describe(arguments)
+        if arguments.devices:
+            _on_devices(arguments)
+        return _extract(arguments)
+
+
+def _on_devices(arguments: argparse.Namespace) -> None:
+    """Do the work in one process per device, each with its own share of the jobs; what is left is to count it."""
+    devices = [f"cuda:{name}" if name.isdigit() else name for name in arguments.devices.split(",")]
+    if arguments.job is not None:
+        raise ValueError("--devices share the jobs of --shard; a single --job is the work of one device")
+    index, count = _shard(arguments.shard)
+    workers = arguments.workers if arguments.workers is not None else max(1, default_workers() // len(devices))
+    context = multiprocessing.get_context("spawn")
+    running = []
+    for number, device in enumerate(devices):
+        own = {"device": device, "devices": None, "shard": f"{index * len(devices) + number}/{count * len(devices)}"}
+        part = argparse.Namespace(**vars(arguments) | own | {"workers": workers, "receipt": None, "max_failed": None})
+        running.append(context.Process(target=_device_part, args=(part,), name=f"part {number} on {device}"))
+        running[-1].start()
+    try:
+        for process in running:
+            process.join()
+    finally:
+        for process in running:
+            process.terminate()  # nothing, unless this process was interrupted
+    ended = [f"{process.name} ended with {process.exitcode}" for process in running if process.exitcode != DONE]
+    if ended:
+        raise ValueError(
+            f"some devices did not finish their part: {', '.join(ended)}. What was committed stays; run the same "
+            "command again to go on."
+        )
+
+
+def _device_part(arguments: argparse.Namespace) -> None:
+    with command("extract"):
+        sys.exit(_extract(arguments))
 
 
 def _names(arguments: argparse.Namespace) -> list[str]:
@@ -94,22 +145,51 @@ def _choices(arguments: argparse.Namespace, names: list[str]) -> dict[str, str]:
     return {name: own.get(name, general) for name in names}
 
 
-def _load(arguments: argparse.Namespace) -> dict[str, Encoder]:
-    """Encoders with weights, by key; every name that fails is reported at once."""
+def _specs(arguments: argparse.Namespace) -> dict[str, FeatureSpec]:
+    """What each name makes; every name that fails is reported at once."""
+    from extractors.base import specify
+
+    choices = _choices(arguments, _names(arguments))
+    return _each(choices, lambda name: specify(name, choices[name], arguments.precision))
+
+
+def _load(arguments: argparse.Namespace, names: list[str], backend: dict[str, str]) -> dict[str, Encoder]:
+    """Encoders with weights, by name."""
+    from extractors.backends import install
     from extractors.base import load
+
+    choices = _choices(arguments, _names(arguments))
+
+    def loaded(name: str) -> Encoder:
+        encoder = load(name, choices[name], arguments.device, arguments.precision)
+        install(encoder, backend[name])
+        return encoder
+
+    return _each(names, loaded)
+
+
+def _each(names: Iterable[str], make: Callable[[str], Made]) -> dict[str, Made]:
     from extractors.weights import WeightsError
 
-    names = _names(arguments)
-    loaded, problems = {}, []
-    for name, choice in _choices(arguments, names).items():
+    made, problems = {}, []
+    for name in names:
         try:
-            encoder = load(name, choice, arguments.device, arguments.precision)
-            loaded[encoder.spec.key] = encoder
+            made[name] = make(name)
         except (ValueError, ImportError, WeightsError) as error:
             problems.append(str(error))
     if problems:
         raise ValueError("\n  ".join(["cannot load every encoder:", *problems]))
-    return loaded
+    return made
+
+
+def _backend(arguments: argparse.Namespace, rows: int) -> str:
+    """What runs a network.  It must not depend on the part of the work that is left, or a resumed run would round
+    differently from one that was never stopped."""
+    from extractors.backends import available
+
+    if arguments.backend != "auto":
+        return arguments.backend
+    return available(arguments.device)[0] if rows >= WORTH_CONVERTING_ROWS else "torch"
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -171,17 +251,24 @@ def _extract(arguments: argparse.Namespace) -> int:
     manifest = ManifestFile(arguments.manifest)
     rows = _rows(arguments, manifest)
     clips = manifest.part(rows).check().clips
-    encoders = _load(arguments)
-    specs = [encoder.spec for encoder in encoders.values()]
-    store = FeatureStore.create(arguments.store, manifest, specs, arguments.job_clips)
+    specs = _specs(arguments)
+    store = FeatureStore.create(arguments.store, manifest, list(specs.values()), arguments.job_clips)
     redo = {name for name in arguments.redo.split(",") if name}
     if unknown := redo - set(MEANING):
         raise ValueError(f"--redo {','.join(sorted(unknown))}: outcomes are {', '.join(MEANING)}")
-    Extraction(store, dict(zip(rows, clips, strict=True)), encoders, arguments).run(rows, redo)
-    counts = {key: _counts(store, key, rows) for key in encoders}
-    failed = _failed_clips(store, list(encoders), rows)
+    extraction = Extraction(store, dict(zip(rows, clips, strict=True)), list(specs.values()))
+    tasks = extraction.tasks(rows, redo)
+    wanted = [name for name, spec in specs.items() if any(spec.key in task.keys for task in tasks)]
+    job_clips = min(arguments.job_clips, len(manifest))
+    backend = {name: _backend(arguments, job_clips * store.plan(specs[name].key).segments) for name in wanted}
+    encoders = {encoder.spec.key: encoder for encoder in _load(arguments, wanted, backend).values()}
+    workers = arguments.workers if arguments.workers is not None else default_workers()
+    extraction.run(tasks, encoders, arguments.media, workers, arguments.tail, arguments.timeout)
+    keys = [spec.key for spec in specs.values()]
+    counts = {key: _counts(store, key, rows) for key in keys}
+    failed = _failed_clips(store, keys, rows)
     if arguments.receipt:
-        write_json(arguments.receipt, _receipt(arguments, store, manifest, rows, list(encoders), counts))
+        write_json(arguments.receipt, _receipt(arguments, store, manifest, rows, keys, counts))
     for key, tally in counts.items():
         print(f"{key}: " + ", ".join(f"{tally[name]} {name}" for name in sorted(tally, key=lambda n: (n != "ok", n))))
     for outcome in sorted({name for tally in counts.values() for name in tally} - {"ok"}):
@@ -239,126 +326,10 @@ def _receipt(
     )
 
 
-class Extraction:
-    """One run over the uncommitted blocks of some rows: decode, encode and write overlap.
-
-    A block is committed as soon as its last clip has rows or a reason, in a background thread.
-    """
-
-    def __init__(
-        self,
-        store: FeatureStore,
-        clips: dict[int, Clip],
-        encoders: dict[str, Encoder],
-        arguments: argparse.Namespace,
-    ) -> None:
-        self.store, self.clips = store, clips
-        self.batched = {key: BatchedEncoder(encoder) for key, encoder in encoders.items()}
-        self.made_by = {key: code_digest([encoder.spec.encoder]) for key, encoder in encoders.items()}
-        specs: dict[str, FeatureSpec] = {key: encoder.spec for key, encoder in encoders.items()}
-        workers = arguments.workers if arguments.workers is not None else default_workers(arguments.device)
-        self.pool = WorkerPool(specs, arguments.media, workers, arguments.tail, arguments.timeout)
-        self.writers: dict[tuple[str, int], BlockWriter] = {}
-        self.open_rows: dict[tuple[str, int], set[int]] = {}
-        self.committing: list[Future] = []
-
-    def run(self, rows: range, redo: set[str]) -> None:
-        """Make every block of `rows` that is not committed, and those with clips whose outcome is in `redo`."""
-        tasks = self._tasks(rows, redo)
-        progress = Progress(len(tasks), "clips")
-        left = {task.row: set(task.keys) for task in tasks}
-        failed: set[int] = set()
-
-        def settle(key: str, row: int) -> None:
-            left[row].discard(key)
-            if not left[row]:
-                del left[row]
-                progress.add(note=f"{len(failed)} with a reason" if failed else "")
-
-        with ThreadPoolExecutor(1, thread_name_prefix="clave-writer") as self.background:
-            for item in self.pool.run(tasks):
-                if isinstance(item, Failure):
-                    if item.key in left.get(item.row, ()):
-                        failed.add(item.row)
-                        self.batched[item.key].drop(item)
-                        self._fail(item)
-                        settle(item.key, item.row)
-                    continue
-                for done in self.batched[item.key].add(item):
-                    self._put(item.key, done)
-                    settle(item.key, done.row)
-            for key, batched in self.batched.items():
-                for done in batched.flush():
-                    self._put(key, done)
-                    settle(key, done.row)
-            for future in self.committing:
-                future.result()
-        progress.close()
-
-    def _tasks(self, rows: range, redo: set[str]) -> list[Task]:
-        """One task per clip that some uncommitted block needs."""
-        wanted: dict[int, list[str]] = {}
-        for key in self.batched:
-            for block, span in self.store.blocks(key, rows):
-                record = self.store.commit(key, block)
-                stale = record is not None and record.get("made_by") != self.made_by[key]
-                if record is not None and not stale and not redo & record["outcomes"].keys():
-                    continue
-                if stale:
-                    log(f"{key}: clips {span.start}..{span.stop - 1} were made by other code; making them again")
-                kept = set(self.store.ok_rows(key, span)) if record is not None and not stale else set()
-                self.open_rows[key, block] = set(span) - kept
-                for row in sorted(self.open_rows[key, block]):
-                    wanted.setdefault(row, []).append(key)
-        return [
-            Task(
-                row,
-                self.clips[row],
-                tuple(wanted[row]),
-                tuple(self.store.plan(key).segments for key in wanted[row]),
-            )
-            for row in sorted(wanted)
-        ]
-
-    def _block(self, key: str, row: int) -> tuple[str, int]:
-        return key, row // self.store.plan(key).block_clips
-
-    def _writer(self, key: str, row: int) -> BlockWriter:
-        """The writer of the row's block, opened when its first clip arrives: memory follows the open blocks."""
-        block = self._block(key, row)
-        if block not in self.writers:
-            self.writers[block] = self.store.writer(*block, made_by=self.made_by[key])
-            self.writers[block].keep(self.open_rows[block])
-        return self.writers[block]
-
-    def _put(self, key: str, done: Rows) -> None:
-        self._writer(key, done.row).put(done.row, done.values, done.segments)
-        self._close(key, done.row)
-
-    def _fail(self, failure: Failure) -> None:
-        self._writer(failure.key, failure.row).fail(failure.row, failure.outcome, failure.message)
-        self._close(failure.key, failure.row)
-
-    def _close(self, key: str, row: int) -> None:
-        """Commit the row's block once nothing in it is open."""
-        block = self._block(key, row)
-        self.open_rows[block].discard(row)
-        if not self.open_rows[block]:
-            self.committing.append(self.background.submit(self.writers.pop(block).commit))
-            self.committing = [future for future in self.committing if not _finished(future)]
-
-
-def _finished(future: Future) -> bool:
-    if future.done():
-        future.result()  # a full disk must end the run, not pass unseen
-        return True
-    return False
-
-
-def default_workers(device: str) -> int:
-    """Decoders: half of the cores beside a CPU model, most of them beside a GPU."""
+def default_workers() -> int:
+    """Decoders: one per core, which yield to the networks' threads; more than sixteen feed no device faster."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // 2 if device == "cpu" else cores - 1)
+    return min(cores, MOST_WORKERS)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ if somebody wants them; `want` says which before a block of rows is prepared, so
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
@@ -16,13 +16,15 @@ from av.error import FFmpegError
 
 from extractors.base import NoAudio
 from pipeline.manifest import Clip, check_relative
-from pipeline.waveform import resample, swresample, to_float
+from pipeline.waveform import joined, resample, spooled, streamed, swresample, to_float
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp")
 AUDIO_EXTENSIONS = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus")
 
 # A file whose header promises more than this beyond what decodes was cut off, not merely rounded.
 _TRUNCATED_S = 1.0
+# Audio of longer clips lies in a file instead of in memory: 20 minutes of stereo are 420 MB.
+_LONG_S = 120.0
 # Frames that start within half a 60 Hz frame of a bound belong to it.
 _SLACK_S = 1 / 120
 
@@ -318,56 +320,62 @@ class Media:
             wave = self._native()
             if wave.shape[1] == 0:
                 raise NoAudio(f"{self.path.name}: the audio stream holds no samples")
-            if resampler == "swr" and rate_hz not in (None, self.audio_rate_hz):
+            other_rate = rate_hz not in (None, self.audio_rate_hz)
+            if resampler == "swr" and other_rate:
                 wave = swresample(wave, self.audio_rate_hz, rate_hz)
                 wave = wave.mean(axis=0) if mono else wave
+            elif isinstance(wave, np.memmap) and resampler == "soxr_hq" and (mono or other_rate):
+                wave = self._gather(streamed(wave, self.audio_rate_hz, rate_hz or self.audio_rate_hz, mono))
+                wave = wave[0] if mono else wave
             else:
                 wave = wave.mean(axis=0) if mono else wave
-                if rate_hz not in (None, self.audio_rate_hz):
+                if other_rate:
                     wave = resample(wave, self.audio_rate_hz, rate_hz, resampler)
-            self._waves[key] = np.ascontiguousarray(wave, dtype=np.float32)
+            self._waves[key] = wave if isinstance(wave, np.memmap) else np.ascontiguousarray(wave, dtype=np.float32)
         return self._waves[key]
 
     def _native(self) -> np.ndarray:
         """(C, N) float32 at the file's own rate, starting at the clip's start."""
         if "native" not in self._waves:
-            self._waves["native"] = self._decode_audio()
+            self._waves["native"] = self._gather(self._audio_pieces())
         return self._waves["native"]
 
-    def _decode_audio(self) -> np.ndarray:
-        parts: list[np.ndarray] = []
+    def _gather(self, pieces: Iterable[np.ndarray]) -> np.ndarray:
+        """(C, N) of (C, n) pieces: in memory, or in a file without a name where the clip is long."""
+        length_s = self._length_s if self._length_s is not None else self._promised_s - self._start_s
+        return joined(pieces) if length_s <= _LONG_S else spooled(pieces)
+
+    def _audio_pieces(self) -> Iterator[np.ndarray]:
+        """(C, n) float32, cut or continued with leading silence so that the first sample is the clip's start."""
         rate_hz = self.audio_rate_hz
-        first_s: float | None = None
         stop_s = None if self._length_s is None else self._start_s + self._length_s
+        room = np.inf if self._length_s is None else round(self._length_s * rate_hz)
+        channels, skip = None, 0
         with self._open() as container:
             stream = container.streams.audio[0]
             if self._start_s > 1.0:
                 container.seek(int((self._origin_s + self._start_s - 1.0) * av.time_base), backward=True)
             try:
                 for frame in container.decode(stream):
-                    if frame.time is not None:
-                        time_s = frame.time - self._origin_s
-                        if stop_s is not None and time_s >= stop_s:
-                            break
-                        if first_s is None:
-                            first_s = time_s
+                    time_s = None if frame.time is None else frame.time - self._origin_s
+                    if time_s is not None and stop_s is not None and time_s >= stop_s:
+                        break
                     samples = to_float(frame)
-                    if parts and samples.shape[0] != parts[0].shape[0]:
+                    if channels is None:
+                        channels = len(samples)
+                        lead = round(((time_s or 0.0) - self._start_s) * rate_hz)
+                        skip = max(-lead, 0)
+                        samples = np.pad(samples, ((0, 0), (max(lead, 0), 0)))
+                    if len(samples) != channels:
                         break  # the channel layout changed in mid stream; what follows cannot be appended
-                    parts.append(samples)
+                    piece = samples[:, skip:]
+                    skip = max(skip - samples.shape[1], 0)
+                    piece = piece[:, : int(min(room, piece.shape[1]))]
+                    room -= piece.shape[1]
+                    if piece.shape[1]:
+                        yield piece
             except FFmpegError:
-                pass  # a damaged tail; `check_whole` compares the length with the header
-        if not parts:
-            return np.zeros((1, 0), dtype=np.float32)
-        wave = np.concatenate(parts, axis=1)
-        lead = round(((first_s or 0.0) - self._start_s) * rate_hz)
-        if lead > 0:
-            wave = np.pad(wave, ((0, 0), (lead, 0)))
-        elif lead < 0:
-            wave = wave[:, -lead:]
-        if stop_s is not None:
-            wave = wave[:, : round(self._length_s * rate_hz)]
-        return wave
+                return  # a damaged tail; `check_whole` compares the length with the header
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:

@@ -18,6 +18,8 @@ from pipeline.media import FramesMissing, Media, MediaError, find
 
 # Decoded frames held at once.  160 frames of 1080p are 1 GB; ten seconds of 320x240 at 16 a second are 37 MB.
 _FRAME_BYTES = 256 << 20
+# Rows prepared at once: those of so many seconds, which bounds what is held where nothing is decoded by frame.
+_BLOCK_S = 60.0
 # Media that ends this little before the grid counts as whole: AAC and frame durations never add up exactly.
 TAIL_TOLERANCE_S = 0.1
 
@@ -40,20 +42,36 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive prepared rows of one clip for one key; `last` marks the end of the clip's rows.
+    """Consecutive prepared rows of one clip for all keys with the same front end; `last` marks the clip's end.
 
     Args:
         offset: first row of the part in the clip.
-        batch: (t, ...) as `Encoder.prepare` returns.
+        batch: (d, ...) as `Encoder.prepare` returns, without rows that repeat the one before.
+        places: (t,) int64, the item of `batch` that each row is.
         segments: (t, 2) float64 s.
     """
 
     row: int
-    key: str
+    keys: tuple[str, ...]
     offset: int
     batch: torch.Tensor
+    places: np.ndarray
     segments: np.ndarray
     last: bool
+
+    def split(self, items: int) -> Iterator[Part]:
+        """The same rows in parts of at most `items` items of the batch."""
+        for start in range(0, len(self.batch), items):
+            inside = np.flatnonzero((self.places >= start) & (self.places < start + items))
+            yield Part(
+                self.row,
+                self.keys,
+                self.offset + int(inside[0]),
+                self.batch[start : start + items],
+                self.places[inside] - start,
+                self.segments[inside],
+                self.last and start + items >= len(self.batch),
+            )
 
 
 @dataclass(frozen=True)
@@ -109,11 +127,33 @@ def _rows(task: Task, encoders: dict[str, Encoder], media: Media, tail: str) -> 
         ]
         if native:
             media.want(np.concatenate([indices.ravel() for indices in native]))
-        for key, inside in block.items():
-            if inside.any():
-                rows = np.flatnonzero(inside)
-                batch = encoders[key].prepare(media, plans[key][inside])
-                yield Part(task.row, key, int(rows[0]), batch, plans[key][inside], int(rows[-1]) == len(plans[key]) - 1)
+        for keys in _shared(plans, encoders):
+            segments = plans[keys[0]]
+            rows = np.flatnonzero(block[keys[0]])
+            if len(rows):
+                batch, places = _distinct(encoders[keys[0]].prepare(media, segments[rows]))
+                yield Part(
+                    task.row, keys, int(rows[0]), batch, places, segments[rows], int(rows[-1]) == len(segments) - 1
+                )
+
+
+def _shared(plans: dict[str, np.ndarray], encoders: dict[str, Encoder]) -> list[tuple[str, ...]]:
+    """Keys whose rows are prepared alike, together: resized and transformed once."""
+    groups: dict[tuple, list[str]] = {}
+    for key in plans:
+        groups.setdefault((encoders[key].front_end, len(plans[key])), []).append(key)
+    return [tuple(keys) for keys in groups.values()]
+
+
+def _distinct(batch: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+    """Items without those that equal the one before bit by bit, and which item each row is.
+
+    A still picture or digital silence makes many such rows; they need the network once.
+    """
+    new = [0, *(row for row in range(1, len(batch)) if not torch.equal(batch[row], batch[row - 1]))]
+    if len(new) == len(batch):
+        return batch, np.arange(len(batch))
+    return batch[new], np.searchsorted(new, np.arange(len(batch)), side="right") - 1
 
 
 def _uses_native(encoder: Encoder) -> bool:
@@ -161,7 +201,7 @@ def _blocks(plans: dict[str, np.ndarray], encoders: dict[str, Encoder], media: M
     )
     frame_rate = len(media.timeline()) / max(media.video_end_s, 1e-9) if media.has_video else 0.0
     bytes_per_s = min(per_second, frame_rate) * height * width * 3
-    block_s = max(np.floor(_FRAME_BYTES / bytes_per_s), 1.0) if bytes_per_s else end_s + 1.0
+    block_s = max(min(np.floor(_FRAME_BYTES / max(bytes_per_s, 1.0)), _BLOCK_S), 1.0)
     start_s = 0.0
     while start_s < end_s:
         yield start_s, start_s + block_s

@@ -155,7 +155,7 @@ class Pupil(nn.Module):
     def see(self, rows: Tensor) -> Tensor:
         """(B, D) of length 1 from prepared rows."""
         made = (
-            self.encoder.features(self.encoder.pictures(rows.flatten(0, 1))) if self.text is None else self.media(rows)
+            self.encoder.forward(self.encoder.pictures(rows.flatten(0, 1))) if self.text is None else self.media(rows)
         )
         return functional.normalize(made, dim=-1)
 

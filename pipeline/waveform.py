@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable, Iterator
+
 import av
 import numpy as np
+
+# Samples per channel that are worked on at once where a wave does not fit into memory.
+_STREAMED = 1 << 20
 
 
 def resample(wave: np.ndarray, from_hz: int, to_hz: int, method: str) -> np.ndarray:
@@ -28,6 +34,45 @@ def resample(wave: np.ndarray, from_hz: int, to_hz: int, method: str) -> np.ndar
     length = int(np.ceil(wave.shape[-1] * (float(to_hz) / from_hz)))
     made = made[..., :length]
     return np.pad(made, [(0, 0)] * (made.ndim - 1) + [(0, length - made.shape[-1])])
+
+
+def joined(pieces: Iterable[np.ndarray]) -> np.ndarray:
+    """(C, N) float32 of (C, n) pieces; (1, 0) of none."""
+    parts = list(pieces)
+    return np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), dtype=np.float32)
+
+
+def spooled(pieces: Iterable[np.ndarray]) -> np.ndarray:
+    """The same in a file that has no name and vanishes with the array, so that it does not count as memory."""
+    channels = 1
+    with tempfile.TemporaryFile(prefix="clave-audio-") as file:
+        for piece in pieces:
+            channels = len(piece)
+            file.write(np.ascontiguousarray(piece.T, dtype=np.float32))
+        file.flush()
+        if file.tell() == 0:
+            return np.zeros((1, 0), dtype=np.float32)
+        return np.memmap(file, np.float32, mode="r").reshape(-1, channels).T
+
+
+def streamed(wave: np.ndarray, from_hz: int, to_hz: int, mono: bool) -> Iterator[np.ndarray]:
+    """(C, n) or (1, n) float32 pieces of what `resample` with soxr_hq gives, in memory that does not follow N."""
+    import soxr
+
+    channels = 1 if mono else len(wave)
+    stream = None if from_hz == to_hz else soxr.ResampleStream(from_hz, to_hz, channels, np.float32, quality="HQ")
+    left = int(np.ceil(wave.shape[1] * (float(to_hz) / from_hz)))
+    for start in range(0, wave.shape[1], _STREAMED):
+        piece = np.array(wave[:, start : start + _STREAMED])
+        piece = piece.mean(axis=0, keepdims=True) if mono else piece
+        if stream is not None:
+            last = start + _STREAMED >= wave.shape[1]
+            piece = stream.resample_chunk(np.ascontiguousarray(piece.T), last=last).reshape(-1, channels).T
+        piece = piece[:, :left]
+        left -= piece.shape[1]
+        yield piece
+    if left:
+        yield np.zeros((channels, left), dtype=np.float32)
 
 
 def swresample(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:

@@ -1,18 +1,21 @@
 """Worker processes that may hang or die without taking the run with them.
 
 Each worker has its own pipe and works on one task at a time.  A worker that sends nothing for too long, or dies,
-costs the clip it was working on and is replaced.  Pipes are read only when the caller has room, so a slow device
-slows the decoders down instead of filling memory.
+costs the clip it was working on and is replaced.  Prepared rows travel in a few slots of shared memory per worker; a
+worker whose slots are all full waits, so a slow device slows the decoders down instead of filling memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import multiprocessing
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -20,10 +23,15 @@ import torch
 
 from extractors.base import Encoder, build
 from extractors.spec import FeatureSpec
+from pipeline.arena import Arena
 from pipeline.preparation import Failure, Part, Task, prepare_clip
 
 # Forked children would inherit the locks of the numerical libraries' threads.
 START_METHOD = "spawn"
+# Shared memory of a worker: ten rows of sixteen 224 x 224 frames take 24 MB.
+_SLOTS, _SLOT_BYTES = 3, 24 << 20
+# Decoding must not keep the threads that feed the device waiting.
+_NICENESS = 5
 
 
 def _quiet_decoders() -> None:
@@ -52,24 +60,71 @@ def _guarded(task: Task, encoders: dict[str, Encoder], folder: Path, tail: str) 
             yield Failure(task.row, key, "decode-error", f"clip {task.clip.id}: {type(error).__name__}: {error}")
 
 
-def _work(pipe: Connection, specs: dict[str, FeatureSpec], folder: Path, tail: str) -> None:
+@dataclass(frozen=True)
+class _Slot:
+    """Where the batch of a part lies."""
+
+    number: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class _Sender:
+    """The worker's end: parts into slots, everything else through the pipe.
+
+    Args:
+        pipe: brings tasks, None for the end, and the numbers of slots that are free again.
+    """
+
+    def __init__(self, pipe: Connection, arena: Arena) -> None:
+        self.pipe, self.arena = pipe, arena
+        self.free = list(range(arena.slots))
+
+    def task(self) -> Task | None:
+        while isinstance(message := self.pipe.recv(), int):
+            self.free.append(message)
+        return message
+
+    def send(self, item: Part | Failure) -> None:
+        if isinstance(item, Failure):
+            self.pipe.send(item)
+            return
+        row_bytes = item.batch[0].numel() * item.batch.element_size()
+        for part in item.split(max(1, self.arena.slot_bytes // row_bytes)):
+            batch = part.batch.numpy()
+            if batch.nbytes > self.arena.slot_bytes:  # a single row larger than a slot
+                self.pipe.send(dataclasses.replace(part, batch=batch))
+                continue
+            while not self.free:
+                self.free.append(self.pipe.recv())  # no task comes before the end of this one
+            slot = _Slot(self.free.pop(), batch.shape, batch.dtype.str)
+            self.arena.view(slot.number, slot.shape, slot.dtype)[...] = batch
+            self.pipe.send(dataclasses.replace(part, batch=slot))
+
+
+def _work(pipe: Connection, arena: Arena, specs: dict[str, FeatureSpec], folder: Path, tail: str) -> None:
     """Body of a worker process: tasks in, parts and failures out, None after each task."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it stops its workers
+    os.nice(_NICENESS)
     _quiet_decoders()
     encoders = _encoders(specs)
+    sender = _Sender(pipe, arena)
     pipe.send(None)
-    while (task := pipe.recv()) is not None:
+    while (task := sender.task()) is not None:
         for item in _guarded(task, encoders, folder, tail):
-            if isinstance(item, Part):  # numpy travels as one buffer; torch would open a shared file per tensor
-                item = Part(item.row, item.key, item.offset, item.batch.numpy(), item.segments, item.last)
-            pipe.send(item)
+            sender.send(item)
         pipe.send(None)
 
 
 class _Worker:
-    def __init__(self, number: int, start: Callable[[], tuple[multiprocessing.Process, Connection]]) -> None:
-        self.number = number
-        self.process, self.pipe = start()
+    """A process, the parent's end of its pipe, and the memory that they share."""
+
+    def __init__(self, start: Callable[[], tuple[multiprocessing.Process, Connection, Arena]]) -> None:
+        self._start = start
+        self.start()
+
+    def start(self) -> None:
+        self.process, self.pipe, self.arena = self._start()
         self.task: Task | None = None
         self.ready = False
         self.heard_s = time.monotonic()
@@ -78,6 +133,27 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.pipe.close()
+        self.arena.close()
+
+    def part(self, item: Part) -> tuple[Part, int | None]:
+        """The part with its batch as a tensor in shared memory, and the slot to free after its use."""
+        if not isinstance(item.batch, _Slot):
+            return dataclasses.replace(item, batch=torch.from_numpy(item.batch)), None
+        slot = item.batch
+        batch = torch.from_numpy(self.arena.view(slot.number, slot.shape, slot.dtype))
+        return dataclasses.replace(item, batch=batch), slot.number
+
+    def release(self, slot: int) -> None:
+        with contextlib.suppress(OSError):  # it died meanwhile, which reading its pipe will tell
+            self.pipe.send(slot)
+
+
+def _paused(item: Part | Failure, workers: list[_Worker]) -> Iterator[Part | Failure]:
+    """Hand the item out; how long the caller keeps it is not the workers' silence."""
+    started_s = time.monotonic()
+    yield item
+    for worker in workers:
+        worker.heard_s += time.monotonic() - started_s
 
 
 class WorkerPool:
@@ -97,7 +173,10 @@ class WorkerPool:
         self.specs, self.folder, self.count, self.tail, self.timeout_s = specs, Path(folder), count, tail, timeout_s
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Part | Failure]:
-        """Parts and failures of all tasks; every key of every task ends in a last part or a failure."""
+        """Parts and failures of all tasks; every key of every task ends in a last part or a failure.
+
+        The batch of a part is valid until the next item is asked for.
+        """
         if self.count == 0:
             encoders = _encoders(self.specs)
             for task in tasks:
@@ -105,11 +184,12 @@ class WorkerPool:
             return
         yield from self._run_processes(deque(tasks))
 
-    def _start(self) -> tuple[multiprocessing.Process, Connection]:
+    def _start(self) -> tuple[multiprocessing.Process, Connection, Arena]:
         context = multiprocessing.get_context(START_METHOD)
         ours, theirs = context.Pipe()
+        arena = Arena(_SLOTS, _SLOT_BYTES)
         process = context.Process(
-            target=_work, args=(theirs, self.specs, self.folder, self.tail), daemon=True, name="clave-decoder"
+            target=_work, args=(theirs, arena, self.specs, self.folder, self.tail), daemon=True, name="clave-decoder"
         )
         # Read by the numerical libraries when they are loaded in the child.
         saved = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -120,10 +200,10 @@ class WorkerPool:
             for name, value in saved.items():
                 os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
         theirs.close()
-        return process, ours
+        return process, ours, arena
 
     def _run_processes(self, queue: deque[Task]) -> Iterator[Part | Failure]:
-        workers = [_Worker(number, self._start) for number in range(min(self.count, max(len(queue), 1)))]
+        workers = [_Worker(self._start) for _ in range(min(self.count, max(len(queue), 1)))]
         idle_deaths = 0
         try:
             while queue or any(worker.task for worker in workers):
@@ -149,11 +229,12 @@ class WorkerPool:
                         if item is None:
                             worker.ready, worker.task = True, None
                         elif isinstance(item, Part):
-                            yield Part(
-                                item.row, item.key, item.offset, torch.from_numpy(item.batch), item.segments, item.last
-                            )
+                            part, slot = worker.part(item)
+                            yield from _paused(part, workers)
+                            if slot is not None:
+                                worker.release(slot)
                         else:
-                            yield item
+                            yield from _paused(item, workers)
                     elif worker.task is not None and time.monotonic() - worker.heard_s > self.timeout_s:
                         yield from self._replace(
                             worker, "timeout", f"no progress in {self.timeout_s:.0f} s of decoding"
@@ -165,8 +246,7 @@ class WorkerPool:
     def _replace(self, worker: _Worker, outcome: str, why: str) -> Iterator[Failure]:
         task = worker.task
         worker.stop()
-        worker.process, worker.pipe = self._start()
-        worker.task, worker.ready, worker.heard_s = None, False, time.monotonic()
+        worker.start()
         if task is not None:
             for key in task.keys:
                 yield Failure(task.row, key, outcome, f"clip {task.clip.id}: {why}")

@@ -54,7 +54,7 @@ class Pair(nn.Module):
         flat = self.encoder.pictures(pictures.flatten(0, 1))
         mixed = self.precision == "bf16"
         with torch.autocast(flat.device.type, torch.bfloat16) if mixed else contextlib.nullcontext():
-            made = self.encoder.features(flat)
+            made = self.encoder.forward(flat)
         made = made.float()
         if made.ndim > 2:
             made = made.mean(dim=tuple(range(2, made.ndim))) if made.ndim == 4 else made.mean(dim=1)

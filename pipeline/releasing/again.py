@@ -82,8 +82,9 @@ def extract_again(
             if isinstance(item, Failure):
                 found.append(Again(clip.id, item.key, 0.0, float("inf"), f"{item.outcome}: {item.message}"))
             else:
-                for done in batched[item.key].add(item):
-                    made[item.key] = done.values
+                for key in item.keys:
+                    for done in batched[key].add(item):
+                        made[key] = done.values
         for key in keys:
             for done in batched[key].flush():
                 made[key] = done.values

@@ -18,8 +18,8 @@ class Means(FrameEncoder):
     def build_network(self):
         return torch.nn.Conv2d(1, 1, 1)
 
-    def features(self, pictures):
-        return pictures.mean(dim=(2, 3))
+    def forward(self, inputs):
+        return inputs.mean(dim=(2, 3))
 
 
 SPEC = FeatureSpec(
@@ -75,8 +75,8 @@ def test_one_frame_a_row_needs_no_mean():
 
 def test_channels_last():
     class Maps(Means):
-        def features(self, pictures):
-            return pictures
+        def forward(self, inputs):
+            return inputs
 
     encoder = Maps(dataclasses.replace(SPEC, postprocess=("mean over frames", "channels last"), shape=(4, 4, 3)))
     prepared = torch.randint(0, 255, (1, 1, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -123,7 +123,7 @@ def test_what_cannot_work_is_said():
 
 def test_half_precision_is_another_number_and_another_key():
     class Product(Means):
-        def features(self, pictures):
+        def forward(self, inputs):
             return torch.nn.functional.linear(pictures.mean(dim=(2, 3)), torch.eye(3) / 3)
 
     prepared = torch.randint(0, 255, (2, 2, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ import torch
 from extractors.base import NoAudio, build
 from extractors.clap_mel import log_mel
 from extractors.htsat import HTSAT, RECIPES
-from extractors.weights import WeightsError, load_file, load_strictly, resolve
+from extractors.weights import WeightsError, identify, load_file, load_strictly, resolve
 from pipeline.media import Media
 from tests.extractors import published, seeded
 from tests.extractors.fake_media import FakeMedia
@@ -42,9 +42,9 @@ def grid(golden, tmp_path_factory) -> HTSAT:
     torch.save({**lightning, "best": np.float64(0.471)}, path)
     entry = BY_NAME["htsat:dgsct2023"]
     made = build(entry.spec)
-    loaded, identity = resolve(str(path), entry.weights, made.network, made.convert)
+    loaded = resolve(str(path), entry.weights, made.network, made.convert)
     load_strictly(made.network, loaded, entry.name, made.optional_keys)
-    assert identity.startswith("sha256:")
+    assert identify(str(path), entry.weights).startswith("sha256:")
     path.unlink()
     made.network.eval().requires_grad_(False)
     return made

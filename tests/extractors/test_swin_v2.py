@@ -81,9 +81,9 @@ def _compare(encoder: SwinV2L, sizes: dict, path) -> None:
     pictures = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         wanted = reference(pixel_values=pictures).last_hidden_state
-        found = encoder.features(pictures)
-        swapped = encoder.features(pictures.flip(1))
-        turned = encoder.features(pictures.transpose(2, 3))
+        found = encoder.forward(pictures)
+        swapped = encoder.forward(pictures.flip(1))
+        turned = encoder.forward(pictures.transpose(2, 3))
     assert found.shape == wanted.shape
     assert relative_error(found, wanted) <= 1e-5
     assert relative_error(swapped, wanted) > 1e-2  # negative controls

@@ -10,7 +10,7 @@ import torch
 
 from extractors.base import Encoder, build
 from extractors.recipes import recipe
-from extractors.weights import load_strictly, resolve
+from extractors.weights import identify, load_strictly, resolve
 from tests.extractors.fake_media import FakeMedia
 
 
@@ -50,9 +50,9 @@ def load_changed(name: str, path: Path, **changes) -> Encoder:
     """`extractors.base.load` of a recipe with fields of its spec changed, for instance fewer frames per row."""
     chosen = recipe(name)
     encoder = build(dataclasses.replace(chosen.spec, **changes))
-    state, identity = resolve(str(path), chosen.weights, encoder.network, encoder.convert)
+    state = resolve(str(path), chosen.weights, encoder.network, encoder.convert)
     load_strictly(encoder.network, state, name, encoder.optional_keys)
-    encoder.spec = dataclasses.replace(encoder.spec, weights=identity)
+    encoder.spec = dataclasses.replace(encoder.spec, weights=identify(str(path), chosen.weights))
     encoder.network.eval().requires_grad_(False)
     return encoder
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from extractors import base
+from extractors.vggish import VGGish
 from pipeline.extract import main
 from pipeline.manifest import Clip, Manifest
 from pipeline.store import FeatureStore
@@ -141,6 +142,88 @@ def test_same_bytes_for_any_shard_and_worker_count(tmp_path):
     for shard in (2, 0, 1):
         assert main([*flags(tmp_path, "parts", "--job-clips", "2"), "--shard", f"{shard}/3", "--workers", "1"]) == 0
     assert tree(tmp_path / "whole") == tree(tmp_path / "parts")
+
+
+def test_same_bytes_from_two_devices_at_once(tmp_path):
+    media = tmp_path / "media"
+    media.mkdir()
+    for number in range(4):
+        make.numbered(media / f"c{number}.mp4", duration_s=2.0, rate_hz=16_000)
+    save(tmp_path, [Clip(f"c{number}", f"c{number}", duration_s=2.0) for number in range(4)])
+    assert main(flags(tmp_path, "one", "--job-clips", "2")) == 0
+    receipt = tmp_path / "receipt.json"
+    more = ("--job-clips", "2", "--devices", "cpu,cpu", "--receipt", str(receipt))
+    assert main(flags(tmp_path, "two", *more)) == 0
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    assert len(json.loads(receipt.read_text())["features"]) == 1
+    with pytest.raises(SystemExit):
+        main(flags(tmp_path, "two", "--devices", "cpu,cpu", "--job", "0"))
+
+
+def test_encoders_with_one_front_end_prepare_once_and_load_only_when_needed(tmp_path, monkeypatch):
+    media = tmp_path / "media"
+    media.mkdir()
+    make.numbered(media / "a.mp4", duration_s=2.0, rate_hz=16_000)
+    save(tmp_path, [Clip("a", "a", duration_s=2.0)])
+    assert main([*flags(tmp_path, "single"), "--encoders", "vggish:preactivation"]) == 0
+    assert main(flags(tmp_path)) == 0
+    prepared, loaded = [], []
+    monkeypatch.setattr(base, "load", lambda name, *rest, real=base.load: loaded.append(name) or real(name, *rest))
+    monkeypatch.setattr(
+        VGGish, "prepare", lambda *call, real=VGGish.prepare: prepared.append(call[0].spec.name) or real(*call)
+    )
+    both = [*flags(tmp_path), "--encoders", "vggish,vggish:preactivation"]
+    assert main(both) == 0
+    assert loaded == ["vggish:preactivation"], "the finished feature's encoder was loaded"
+    assert main([*flags(tmp_path, "together"), "--encoders", "vggish,vggish:preactivation"]) == 0
+    assert len(prepared) == 2, "two encoders of one front end prepared twice"
+    stores = [FeatureStore.open(tmp_path / name) for name in ("single", "store", "together")]
+    key = stores[0].key("vggish:preactivation")
+    for store in stores[1:]:
+        np.testing.assert_array_equal(store.read("a", key), stores[0].read("a", key))
+    loaded.clear()
+    assert main(both) == 0
+    assert loaded == []
+
+
+@pytest.mark.parametrize("fault", ["interrupt", "worker"])
+def test_interrupted_or_robbed_of_a_decoder_it_ends_cleanly(tmp_path, fault):
+    """Ctrl-C keeps what is committed and leaves no process; a decoder that is killed costs at most its clip."""
+    media = tmp_path / "media"
+    media.mkdir()
+    clip = make.numbered(tmp_path / "clip.mp4", duration_s=4.0)
+    names = [f"c{number:02d}" for number in range(60)]
+    for name in names:
+        os.link(clip, media / f"{name}.mp4")
+    save(tmp_path, [Clip(name, name, duration_s=4.0) for name in names])
+    arguments = [*flags(tmp_path, "store", "--job-clips", "4"), "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.extract", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    commits = tmp_path / "store" / "commits"
+    deadline_s = time.monotonic() + 120
+    while not list(commits.glob("*/*.json")) and time.monotonic() < deadline_s and process.poll() is None:
+        time.sleep(0.02)
+    children = [int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    decoders = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    os.kill(decoders[0] if fault == "worker" else process.pid, signal.SIGKILL if fault == "worker" else signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    if fault == "interrupt":
+        assert process.returncode != 0
+        assert "Traceback" not in said
+        assert len(list(commits.glob("*/*.json"))) >= 1
+    else:
+        assert process.returncode == 0, said
+        store = FeatureStore.open(tmp_path / "store")
+        outcomes = list(store.outcomes(store.key("vggish")).values())
+        assert outcomes.count("ok") >= 59
+    deadline_s = time.monotonic() + 10
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{child}").exists() for child in children), "a process was left behind"
+    assert main([*arguments, "--redo", "crashed"]) == 0
+    store = FeatureStore.open(tmp_path / "store")
+    assert set(store.outcomes(store.key("vggish")).values()) == {"ok"}
 
 
 def test_killed_and_run_again_gives_the_same_bytes(tmp_path):

@@ -93,7 +93,7 @@ def test_tail_policy(folder, vggish_spec):
 
     spec = dataclasses.replace(vggish_spec, grid=Grid(count=5))
     padded = list(prepare_clip(tasks("a")[0], {"k": build(spec)}, folder, "pad"))
-    assert padded[0].batch.shape[0] == 5
+    assert len(padded[0].places) == 5
     (failure,) = prepare_clip(tasks("a")[0], {"k": build(spec)}, folder, "drop")
     assert failure.outcome == "too-short"
     assert "clip a: audio ends at 2.0" in failure.message

@@ -1,0 +1,138 @@
+"""An encoder's network run by another library: equal within rounding, and sooner.
+
+On a CPU, PyTorch hands matrix products to MKL, which holds back on processors that Intel did not make, and it runs one
+layer after another; OpenVINO fuses the layers and reaches the processor's peak.  What is fp32 stays fp32.  A network
+is converted when its first batch comes, for the shape of that batch, and is used only if its rows agree with PyTorch's
+on that batch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from extractors.base import Encoder
+
+NAMES = ("torch", "openvino")
+
+# Largest difference over largest value that still counts as rounding; measured are 3e-7 to 5e-6 (docs/parity.md).
+_FP32_ERROR = 5e-5
+# Smallest cosine with the fp32 row.
+_HALF_COSINE = 0.999
+# Rows that PyTorch computes too, for the comparison.
+_COMPARED = 2
+
+
+class Disagreement(Exception):
+    """Converted networks whose rows are not PyTorch's."""
+
+
+def available(device: str | torch.device) -> tuple[str, ...]:
+    """Backends for this device, the best first."""
+    on_cpu = torch.device(device).type == "cpu"
+    return ("openvino", "torch") if on_cpu and importlib.util.find_spec("openvino") else ("torch",)
+
+
+def describe(name: str) -> str:
+    """`name version`, for the record of what computed a feature."""
+    return f"{name} {importlib.import_module(name).__version__.split('-')[0]}"
+
+
+def install(encoder: Encoder, name: str) -> None:
+    """Have the encoder's network run by the named backend.
+
+    Raises:
+        ValueError: unknown name.
+        ImportError: the backend is not installed, or not for the encoder's device.
+    """
+    if name not in NAMES:
+        raise ValueError(f"backend {name!r} is none of {', '.join(NAMES)}")
+    if name not in available(encoder.device):
+        raise ImportError(f"backend {name} needs a CPU device and the package: pip install {name}")
+    encoder.backend = None if name == "torch" else OpenVINO(encoder)
+
+
+class _Forward(torch.nn.Module):
+    """`Encoder.forward` as the module that exporters want."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.network = encoder.network
+        self._forward = encoder.forward
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self._forward(inputs)
+
+
+class OpenVINO:
+    """Calls an encoder's network through OpenVINO, one compiled program per input shape.
+
+    A network that does not convert, or whose rows disagree, is run by PyTorch; `refusal` says why.
+
+    Args:
+        encoder: on the CPU.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.refusal: str | None = None
+        self._programs: dict[tuple[int, ...], Callable[[np.ndarray], np.ndarray]] = {}
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What `encoder.forward` returns, as float32."""
+        if self.refusal is None and tuple(inputs.shape) not in self._programs:
+            try:
+                self._programs[tuple(inputs.shape)] = self._compile(inputs)
+            except Exception as error:  # converters raise whatever they like; PyTorch can do all of it
+                self.refusal = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else repr(error)
+                logging.getLogger(__name__).warning("%s runs on PyTorch: %s", self.encoder.spec.name, self.refusal)
+        if self.refusal is not None:
+            return self.encoder.forward(inputs)
+        return torch.from_numpy(self._programs[tuple(inputs.shape)](inputs.numpy()))
+
+    def _compile(self, inputs: torch.Tensor) -> Callable[[np.ndarray], np.ndarray]:
+        import openvino
+
+        with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+            warnings.simplefilter("ignore")  # the exporter's remarks on other people's networks
+            exported = torch.export.export(_Forward(self.encoder), (inputs.clone(),))
+            model = openvino.convert_model(exported)
+        half = self.encoder.spec.precision != "fp32"
+        compiled = openvino.Core().compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[self.encoder.spec.precision],
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "ENABLE_CPU_PINNING": False,  # two jobs on one machine would be pinned to the same cores
+            },
+        )
+        request = compiled.create_infer_request()
+
+        def program(values: np.ndarray) -> np.ndarray:
+            return request.infer([np.ascontiguousarray(values)], share_inputs=True)[0]
+
+        with torch.autocast("cpu", enabled=False):
+            expected = self.encoder.forward(inputs[:_COMPARED]).numpy()
+        _compare(program(inputs.numpy())[:_COMPARED], expected, half)
+        return program
+
+
+def _compare(found: np.ndarray, expected: np.ndarray, half: bool) -> None:
+    """Raise `Disagreement` unless rows are equal within the rounding of the precision."""
+    found, expected = (rows.reshape(len(rows), -1).astype(np.float64) for rows in (found, expected))
+    if half:
+        length = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        cosine = float(((found * expected).sum(axis=1) / np.maximum(length, 1e-30)).min())
+        if not cosine >= _HALF_COSINE and length.min() > 0:
+            raise Disagreement(f"cosine {cosine:.6f} with fp32, at least {_HALF_COSINE} is asked for")
+        return
+    error = float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+    if not error <= _FP32_ERROR:
+        raise Disagreement(f"largest relative difference {error:.2g}, at most {_FP32_ERROR} is asked for")

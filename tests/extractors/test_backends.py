@@ -1,0 +1,102 @@
+"""Networks run by another library agree with PyTorch, or are left to PyTorch."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from extractors import backends
+from extractors.frame_encoder import FrameEncoder
+from extractors.spec import FeatureSpec, FrameSampler, Grid
+
+SPEC = FeatureSpec(
+    encoder="small", recipe="default", modality="visual", layer="pool",
+    preprocess=("squash size=8 filter=cv2-bilinear", "unit"), postprocess=("mean over frames",),
+    grid=Grid(), sampler=FrameSampler("centres", per_row=2), shape=(5,),
+)  # fmt: skip
+
+
+class Small(FrameEncoder):
+    """A convolution, a norm, attention-like products and a mean: what the real networks are made of."""
+
+    def build_network(self):
+        torch.manual_seed(0)
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 16, 3), torch.nn.BatchNorm2d(16), torch.nn.GELU(), torch.nn.Flatten(2),
+            torch.nn.Linear(36, 5), torch.nn.Softmax(-1), torch.nn.LayerNorm(5),
+        ).eval()  # fmt: skip
+
+    def forward(self, inputs):
+        return self.network(inputs).mean(dim=1)
+
+
+class Bent(Small):
+    """Answers differently when it is exported."""
+
+    def forward(self, inputs):
+        return super().forward(inputs) * (1.001 if torch.compiler.is_exporting() else 1.0)
+
+
+class Unconvertible(Small):
+    def forward(self, inputs):
+        if float(inputs.sum()) > -1e9:  # depends on the data, which no exporter follows
+            return super().forward(inputs)
+        return inputs
+
+
+def batch(rows: int) -> torch.Tensor:
+    return torch.randint(0, 255, (rows, 2, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def _openvino():
+    pytest.importorskip("openvino")
+
+
+def test_fp32_agrees_within_rounding_and_is_really_used(caplog):
+    encoder = Small(SPEC)
+    expected = encoder.encode(batch(6))
+    backends.install(encoder, "openvino")
+    found = encoder.encode(batch(6))
+    assert encoder.backend.refusal is None
+    assert "runs on PyTorch" not in caplog.text
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert found.shape == (6, 5)
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it():
+    encoder = Small(SPEC)
+    backends.install(encoder, "openvino")
+    rows = batch(8)
+    whole = encoder.encode(rows)
+    mixed = encoder.encode(torch.cat([rows[:1], rows[:7].flip(0)]))
+    assert torch.equal(whole[:1], mixed[:1])
+    assert torch.equal(whole[:7].flip(0), mixed[1:])
+
+
+def test_bf16_is_near_fp32():
+    encoder = Small(SPEC)
+    expected = encoder.encode(batch(6))
+    encoder = Small(dataclasses.replace(SPEC, precision="bf16"))
+    backends.install(encoder, "openvino")
+    found = encoder.encode(batch(6))
+    assert encoder.backend.refusal is None
+    assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(Bent, "relative difference"), (Unconvertible, "")])
+def test_a_network_that_does_not_convert_runs_on_pytorch(kind, reason, caplog):
+    encoder = kind(SPEC)
+    expected = encoder.encode(batch(4))
+    backends.install(encoder, "openvino")
+    assert torch.equal(encoder.encode(batch(4)), expected)
+    assert reason in encoder.backend.refusal
+    assert "runs on PyTorch" in caplog.text
+
+
+def test_unknown_or_unfit_backends_are_refused():
+    with pytest.raises(ValueError, match="none of torch, openvino"):
+        backends.install(Small(SPEC), "tensorrt")
+    assert backends.available("cuda:0") == ("torch",)
+    assert backends.available("cpu")[0] == "openvino"
