@@ -92,11 +92,7 @@ def choose(request: Request, roles: tuple[Role, ...], store: FeatureStore | None
             continue
         named = [key for recipe in role.recipes for key in keys if names[key] == recipe]
         encoders = {recipe.partition(":")[0] for recipe in role.recipes}
-        shaped = [
-            key
-            for key in keys
-            if store.spec(key).encoder in encoders and (store.plan(key).segments, *store.spec(key).shape) == role.shape
-        ]
+        shaped = [key for key in keys if store.spec(key).encoder in encoders and role.shape in _shapes(store, key)]
         if named and sum(names[key] == names[named[0]] for key in named) > 1:
             raise StoreError(f"{store.path}: {names[named[0]]} has several keys, say which: --feature {role.name}=KEY")
         if named or len(shaped) == 1:
@@ -106,6 +102,12 @@ def choose(request: Request, roles: tuple[Role, ...], store: FeatureStore | None
         have = ", ".join(names.values()) or "none"
         raise StoreError(f"{store.path}: no feature of this format ({wanted}). It has: {have}. Use --feature ROLE=NAME")
     return {role.name: found[role.name] for role in roles if role.name in found}
+
+
+def _shapes(store: FeatureStore, key: str) -> tuple[tuple[int, ...], ...]:
+    """Shape of a clip, time first; a map of the whole clip is one row, whose own shape counts too."""
+    rows, shape = store.plan(key).segments, tuple(store.spec(key).shape)
+    return ((rows, *shape), shape) if rows == 1 else ((rows, *shape),)
 
 
 def clip_array(store: FeatureStore, key: str, row: int, length: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -283,6 +283,17 @@ def test_llp_npy_refuses_ids_that_would_share_a_file(tmp_path, capsys):
     assert "would share same-video0.npy" in capsys.readouterr().err
 
 
+def test_adopted_features_take_the_roles_of_their_encoders(tmp_path):
+    """A CLAP map is one row of (64, 768) in a store and 64 rows in the layout."""
+    made = llp_manifest()
+    made.save(tmp_path / "M.parquet")
+    clap = factory.spec("clap-map", (64, 768), recipe="published", count=1, window_s=10.0)
+    factory.store(tmp_path / "S", made, [clap])
+    assert export(tmp_path, "llp-npy") == 0
+    values = np.load(tmp_path / "out/data/CLAP/features/abc_efghij1.npy")
+    np.testing.assert_array_equal(values, factory.rows_of(clap, 1, 1)[0])
+
+
 def test_a_path_that_misleads_valor_is_pointed_out(parsed, capsys):
     assert export(parsed, "llp-npy", out="my_CLIP_runs") == 0
     assert "VALOR and MM-CSE take 768-wide inputs" in capsys.readouterr().err
