@@ -40,6 +40,28 @@ def test_a_misspelt_key_is_refused_by_name(tmp_path):
     assert "encoder" in ran.stderr + ran.stdout
 
 
+def test_a_tuned_encoder_extracts_beside_the_old_one_and_is_trained_on_by_its_weights(tmp_path):
+    entries = {
+        "encoders": ["resnet50", "vggish"], "annotations": "a",
+        "finetune": [{"name": "r", "visual": "resnet50", "audio": "vggish", "seeds": [3, 4]}],
+        "train": [
+            {"model": "avel", "visual": "resnet50", "audio": "vggish"},
+            {"model": "avel", "name": "after", "tuned": "r", "audio": "vggish", "seeds": [4]},
+        ],
+    }  # fmt: skip
+    config = configuration(tmp_path, datasets={"ave": entries})
+    ran = snakemake("-n", "-p", "--configfile", config, folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    commands = re.findall(r"python -m pipeline\.(\w+) (.*)", ran.stdout + ran.stderr)
+    tuned = "run/ave/finetune/r-4/resnet50.safetensors"
+    extracted = [flags for verb, flags in commands if verb == "extract" and f"--weights 'resnet50={tuned}'" in flags]
+    assert len(extracted) == 17
+    assert all("--store 'run/ave/features'" in flags for flags in extracted)
+    trained = [re.search(r"--visual '(\S+)'", flags)[1] for verb, flags in commands if verb == "train"]
+    assert sorted(trained) == sorted(["resnet50=pretrained", f"resnet50={tuned}"])
+    assert sum(verb == "effect" for verb, _ in commands) == 1
+
+
 @pytest.mark.slow
 def test_snakemake_finds_nothing_to_say_against_the_rules(tmp_path):
     config = configuration(tmp_path, datasets={"demo": {"encoders": ["vgg19"]}})

@@ -1,7 +1,8 @@
 """What a run folder holds, as plain records.  Every part is optional; what cannot be read becomes a note.
 
 DIR/manifest.parquet  media/  ledger.jsonl  features/  receipts/**/*.json  benchmarks/**/*.tsv
-DIR/labels/  finetune/  train/<name>/{train.json,curves.json,predictions.npz}  scores/<name>.json
+DIR/labels/  finetune/<name>/{finetune.json,curves.json}  effect.json
+DIR/train/<name>/{train.json,curves.json,predictions.npz}  scores/<name>.json
 """
 
 from __future__ import annotations

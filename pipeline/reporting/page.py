@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.reporting import clip_figure, clips, coverage, curves, decisions, provenance, pseudolabels, scores, values
+from pipeline.reporting import (
+    clip_figure,
+    clips,
+    coverage,
+    curves,
+    decisions,
+    provenance,
+    pseudolabels,
+    scores,
+    tuning,
+    values,
+)
 from pipeline.reporting.gather import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -26,6 +37,7 @@ PARTS = (
     ("benchmarks", "time and memory of jobs", "the workflow"),
     ("labels", "pseudo-labels", "pseudolabel"),
     ("finetune", "contrastive fine-tuning", "finetune"),
+    ("effect.json", "what fine-tuning changed", "effect"),
     ("train", "training runs", "train"),
     ("scores", "scores", "score"),
 )
@@ -53,7 +65,7 @@ def sections(run: Run, count: int) -> list[Section]:
         ("coverage", "Coverage", "coverage.html.j2", lambda: coverage.coverages(run)),
         ("labels", "Pseudo-labels", "pseudolabels.html.j2", lambda: pseudolabels.label_reports(run)),
         ("curves", "Learning curves", "curves.html.j2", lambda: curves.curve_figures(run, "train")),
-        ("finetune", "Contrastive fine-tuning", "curves.html.j2", lambda: curves.curve_figures(run, "finetune")),
+        ("finetune", "Contrastive fine-tuning", "finetune.html.j2", lambda: tuning.tuning_report(run)),
         ("values", "Are the values sane?", "values.html.j2", lambda: values.statistics(run)),
         ("ran", "What ran", "provenance.html.j2", lambda: provenance.provenance(run)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Group:
         scores: column -> one value per run.
         facts: what else the table says: parameters, seconds per epoch, clips, published number.
         random: some feature comes from random weights.
+        letter: of the features, below the table.
     """
 
     model: str
@@ -40,6 +42,7 @@ class Group:
     scores: dict[str, list[float]] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     random: bool = False
+    letter: str = ""
 
     @property
     def name(self) -> str:
@@ -73,6 +76,16 @@ class ScoreTable:
         return wanted if wanted in self.columns else self.columns[0]
 
     @property
+    def feature_sets(self) -> dict[str, Group]:
+        """Letter -> a group with these features: keys are too long for a column."""
+        return {group.letter: group for group in self.groups}
+
+    def label(self, group: Group) -> str:
+        """Name in the picture, with the letter where it alone tells two rows apart."""
+        twins = sum(other.name == group.name for other in self.groups)
+        return f"{group.name} ({group.letter})" if twins > 1 else group.name
+
+    @property
     def fact_names(self) -> list[str]:
         return list(dict.fromkeys(name for group in self.groups for name in group.facts))
 
@@ -99,7 +112,11 @@ def score_tables(run: Run) -> list[ScoreTable]:
     made = [table for table in tables.values() if table.groups and table.columns]
     for number, table in enumerate(made):
         column = table.headline
-        rows = [figures.ScoreRow(g.name, tuple(g.scores[column])) for g in table.groups if g.scores.get(column)]
+        letters: dict[tuple, str] = {}
+        for group in table.groups:
+            features = tuple(sorted(group.features.items()))
+            group.letter = letters.setdefault(features, _letter(len(letters)))
+        rows = [figures.ScoreRow(table.label(g), tuple(g.scores[column])) for g in table.groups if g.scores.get(column)]
         references = {name: held[column] for name, held in table.references.items() if column in held}
         table.svg = figures.scores(
             rows, references, f"{column}, {table.split}, %", f"scores{number}", f"{column} of every model and seed"
@@ -107,21 +124,27 @@ def score_tables(run: Run) -> list[ScoreTable]:
     return made
 
 
-def _trainings(run: Run) -> dict[tuple[str, str, str], dict[str, str]]:
-    """(model, setting, seed) -> facts of the training that a table shows."""
+def _letter(number: int) -> str:
+    """a to z, then aa, ab, ...
+
+    >>> _letter(0), _letter(27)
+    ('a', 'ab')
+    """
+    head, tail = divmod(number, 26)
+    return (_letter(head - 1) if head else "") + chr(ord("a") + tail)
+
+
+def _trainings(run: Run) -> dict[str, dict[str, str]]:
+    """Name of a training, which its scores share -> facts that a table shows."""
     found = {}
     for name, content in json_files(run, "train", "*/train.json"):
-        arguments = content.get("arguments")
-        if not isinstance(arguments, dict):
-            run.note(name, "no arguments")
-            continue
         facts = {}
         if is_number(content.get("parameters")):
             facts["parameters"] = f"{content['parameters']:,}"
         seconds = seconds_per_epoch(run, (run.path / name).parent)
         if seconds is not None:
             facts["s per epoch"] = f"{seconds:.3g}"
-        found[str(arguments.get("model")), str(arguments.get("setting")), str(arguments.get("seed"))] = facts
+        found[Path(name).parent.name] = facts
     return found
 
 
@@ -130,7 +153,7 @@ def _add(
     content: dict[str, Any],
     tables: dict[tuple[str, str], ScoreTable],
     groups: dict[tuple, Group],
-    training: dict[tuple[str, str, str], dict[str, str]],
+    training: dict[str, dict[str, str]],
 ) -> None:
     model, setting, task = (str(content.get(field) or "") for field in ("model", "setting", "task"))
     features = {stream: _feature(entry) for stream, entry in (content.get("features") or {}).items()}
@@ -158,7 +181,8 @@ def _add(
         group.seeds.append(seed)
         for column, value in values.items():
             group.scores.setdefault(column, []).append(value)
-        group.facts |= training.get((model, setting, seed), {}) | _facts(content, split)
+        ran = training.get(Path(name).stem) or training.get(f"{model}-{setting}-{seed}", {})
+        group.facts |= ran | _facts(content, split)
         _add_published_notes(content, group, table)
         _add_references(name, (content.get("references") or {}).get(split) or {}, table)
     if not used:

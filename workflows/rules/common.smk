@@ -17,6 +17,7 @@ wildcard_constraints:
     job=r"\d+",
     model=r"[a-z0-9_+]+(-[a-z0-9_+]+)*",
     setting="supervised|weak",
+    variant=r"(-[a-z][a-z0-9]*)*",
     seed=r"\d+",
     format=r"[a-z0-9-]+",
     name=r"[a-z0-9]+(-[a-z0-9]+)*?",
@@ -78,36 +79,26 @@ def extract_receipts(dataset):
     ]
 
 
-def trainings(dataset):
-    """(model, setting, seed) of every training run of a dataset."""
-    return [
-        (
-            run["model"],
-            run.get("setting", "weak" if dataset == "llp" else "supervised"),
-            seed,
-        )
-        for run in config["datasets"][dataset].get("train", [])
-        for seed in run.get("seeds", [0])
-    ]
+def kind(dataset, run):
+    """Model, setting and variant of a training as its files are called, without the seed."""
+    setting = run.get("setting", "weak" if dataset == "llp" else "supervised")
+    return "-".join([run["model"], setting, *([run["name"]] if "name" in run else [])])
 
 
 def training(wildcards):
     """The configuration entry of one training run."""
+    wanted = f"{wildcards.model}-{wildcards.setting}{wildcards.variant}"
     for run in entry(wildcards).get("train", []):
-        setting = run.get(
-            "setting", "weak" if wildcards.dataset == "llp" else "supervised"
-        )
-        if (run["model"], setting) == (wildcards.model, wildcards.setting):
+        if kind(wildcards.dataset, run) == wanted:
             return run
-    raise WorkflowError(
-        f"no training of {wildcards.model}, {wildcards.setting} is configured for {wildcards.dataset}"
-    )
+    raise WorkflowError(f"no training {wanted} is configured for {wildcards.dataset}")
 
 
 def scores(dataset):
     return [
-        f"{RUN}/{dataset}/scores/{model}-{setting}-{seed}.json"
-        for model, setting, seed in trainings(dataset)
+        f"{RUN}/{dataset}/scores/{kind(dataset, run)}-{seed}.json"
+        for run in config["datasets"][dataset].get("train", [])
+        for seed in run.get("seeds", [0])
     ]
 
 
@@ -136,11 +127,29 @@ def tunings(dataset):
     ]
 
 
+def tuned_receipts(dataset, name=None, seed=None):
+    """Receipts of the extractions with tuned weights; where only projections were trained there is nothing new."""
+    return [
+        f"{RUN}/{dataset}/receipts/extract-tuned/{tuning['name']}-{one}/{job}.json"
+        for tuning in config["datasets"][dataset].get("finetune", [])
+        for one in tuning.get("seeds", [0])
+        for job in range(jobs(dataset))
+        if tuning.get("tune") != "projections"
+        and name in (None, tuning["name"])
+        and seed in (None, one)
+    ]
+
+
+def effects(dataset):
+    """What fine-tuning changed, where there is any."""
+    return [f"{RUN}/{dataset}/effect.json"] if tuned_receipts(dataset) else []
+
+
 def targets():
     made = []
     for dataset, settings in config["datasets"].items():
         made += extract_receipts(dataset) + scores(dataset) + exports(dataset)
-        made += label_receipts(dataset) + tunings(dataset)
+        made += label_receipts(dataset) + tunings(dataset) + tuned_receipts(dataset)
         made.append(f"{RUN}/{dataset}/report.html")
         if settings.get("release"):
             made.append(f"{RUN}/{dataset}/receipts/release.json")
@@ -194,11 +203,41 @@ def weights(wildcards):
     return " ".join(f"--weights {choice!r}" for choice in chosen)
 
 
+def tuning(wildcards, name):
+    """The configuration entry of a fine-tuning."""
+    for found in entry(wildcards).get("finetune", []):
+        if found["name"] == name:
+            return found
+    raise WorkflowError(f"no fine-tuning {name} is configured for {wildcards.dataset}")
+
+
+def first_weights(wildcards, feature):
+    """The weights that a feature is extracted with, before any fine-tuning."""
+    chosen = entry(wildcards).get("weights", "pretrained")
+    given = [chosen] if isinstance(chosen, str) else chosen
+    named = dict(choice.split("=", 1) for choice in given if "=" in choice)
+    named |= checkpoints(wildcards)
+    return named.get(feature, next((c for c in given if "=" not in c), "pretrained"))
+
+
+def pinned(wildcards, feature):
+    """A feature with its weights, where fine-tuning makes another one of the same name."""
+    tuned = {found["visual"] for found in entry(wildcards).get("finetune", [])}
+    own = checkpoints(wildcards)
+    if feature in tuned or feature in own:
+        return f"{feature}={first_weights(wildcards, feature)}"
+    return feature
+
+
+def tuned_file(wildcards, name, seed):
+    """The checkpoint that a fine-tuning writes."""
+    encoder = tuning(wildcards, name)["visual"].split(":")[0]
+    return f"{RUN}/{wildcards.dataset}/finetune/{name}-{seed}/{encoder}.safetensors"
+
+
 def labelling_flags(wildcards):
-    chosen, own = entry(wildcards)["pseudolabel"], checkpoints(wildcards)
-    teachers = [
-        f"{name}={own[name]}" if name in own else name for name in chosen["teachers"]
-    ]
+    chosen = entry(wildcards)["pseudolabel"]
+    teachers = [pinned(wildcards, name) for name in chosen["teachers"]]
     flags = [f"--teacher {name!r}" for name in teachers]
     flags += [
         f"--{name} {chosen[name]!r}"
@@ -210,21 +249,18 @@ def labelling_flags(wildcards):
 
 
 def tuning_flags(wildcards):
-    for tuning in entry(wildcards).get("finetune", []):
-        if tuning["name"] == wildcards.name:
-            own = checkpoints(wildcards).get(tuning["visual"])
-            start = tuning.get("weights", own or "pretrained")
-            given = {
-                "visual": tuning["visual"],
-                "visual-weights": start,
-                "audio": tuning["audio"],
-                "recipe": tuning.get("recipe", "clave"),
-            }
-            flags = [f"--{name} {value!r}" for name, value in given.items()]
-            return " ".join(flags)
-    raise WorkflowError(
-        f"no fine-tuning {wildcards.name} is configured for {wildcards.dataset}"
-    )
+    chosen = tuning(wildcards, wildcards.name)
+    given = {
+        "visual": chosen["visual"],
+        "visual-weights": chosen.get(
+            "weights", first_weights(wildcards, chosen["visual"])
+        ),
+        "audio": pinned(wildcards, chosen["audio"]),
+        "recipe": chosen.get("recipe", "clave"),
+    }
+    if "tune" in chosen:
+        given["tune"] = chosen["tune"]
+    return " ".join(f"--{name} {value!r}" for name, value in given.items())
 
 
 def allowed_failures(wildcards):
@@ -232,19 +268,39 @@ def allowed_failures(wildcards):
     return "" if allowed is None else f"--max-failed {allowed}"
 
 
+def tuned_seed(wildcards):
+    """Fine-tuning and its seed that a training reads: the training's own seed where there is one, else the first."""
+    name = training(wildcards).get("tuned")
+    if name is None:
+        return None
+    seeds = tuning(wildcards, name).get("seeds", [0])
+    own = int(wildcards.seed)
+    return name, own if own in seeds else seeds[0]
+
+
 def training_flags(wildcards):
     chosen = training(wildcards)
-    flags = [
-        f"--{name} {chosen[name]!r}"
-        for name in ("config", "visual", "audio", "motion")
+    streams = {
+        name: pinned(wildcards, chosen[name])
+        for name in ("visual", "audio", "motion")
         if name in chosen
-    ]
+    }
+    if tuned := tuned_seed(wildcards):
+        feature = tuning(wildcards, tuned[0])["visual"]
+        streams["visual"] = f"{feature}={tuned_file(wildcards, *tuned)}"
+    flags = [f"--{name} {value!r}" for name, value in streams.items()]
+    if "config" in chosen:
+        flags.append(f"--config {chosen['config']!r}")
     if chosen.get("labels"):
         flags.append(f"--labels '{RUN}/{wildcards.dataset}/labels'")
     return " ".join(flags)
 
 
-def training_labels(wildcards):
-    return (
+def training_inputs(wildcards):
+    """What a training needs beside the features: pseudo-labels, or features of a tuned encoder."""
+    made = (
         label_receipts(wildcards.dataset) if training(wildcards).get("labels") else []
     )
+    if tuned := tuned_seed(wildcards):
+        made = made + tuned_receipts(wildcards.dataset, *tuned)
+    return made

@@ -97,3 +97,45 @@ rule finetune:
     shell:
         "python -m pipeline.finetune --manifest {input.manifest:q} --media {params.media:q} --store '{params.store}' "
         "{params.flags} --seed {wildcards.seed} --device {params.device} --out '{params.folder}' > {log:q} 2>&1"
+
+
+use rule extract as extract_tuned with:
+    input:
+        manifest=ancient(f"{RUN}/{{dataset}}/manifest.parquet"),
+        tuned=f"{RUN}/{{dataset}}/finetune/{{name}}-{{seed}}/finetune.json",
+    output:
+        receipt=f"{RUN}/{{dataset}}/receipts/extract-tuned/{{name}}-{{seed}}/{{job}}.json",
+    log:
+        f"{RUN}/{{dataset}}/logs/extract-tuned/{{name}}-{{seed}}/{{job}}.log",
+    benchmark:
+        f"{RUN}/{{dataset}}/benchmarks/extract-tuned/{{name}}-{{seed}}/{{job}}.tsv"
+    params:
+        encoders=lambda w: tuning(w, w.name)["visual"],
+        weights=lambda w: (
+            f"--weights '{tuning(w, w.name)['visual']}={tuned_file(w, w.name, w.seed)}'"
+        ),
+        code=lambda w: code_digest([tuning(w, w.name)["visual"]]),
+
+
+rule effect:
+    input:
+        manifest=f"{RUN}/{{dataset}}/manifest.parquet",
+        tunings=lambda w: tunings(w.dataset),
+        features=lambda w: extract_receipts(w.dataset) + tuned_receipts(w.dataset),
+        scores=lambda w: scores(w.dataset),
+    output:
+        effect=f"{RUN}/{{dataset}}/effect.json",
+    log:
+        f"{RUN}/{{dataset}}/logs/effect.log",
+    benchmark:
+        f"{RUN}/{{dataset}}/benchmarks/effect.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory("train"),
+        runtime=minutes("default"),
+    params:
+        store=lambda w, input: Path(input.manifest).parent / "features",
+    shell:
+        "python -m pipeline.effect --manifest {input.manifest:q} --store '{params.store}' --tuning {input.tunings:q} "
+        "--scores {input.scores:q} --out {output.effect:q} > {log:q} 2>&1"

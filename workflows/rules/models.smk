@@ -5,13 +5,13 @@ rule train:
     input:
         manifest=f"{RUN}/{{dataset}}/manifest.parquet",
         features=lambda w: extract_receipts(w.dataset),
-        labels=training_labels,
+        others=training_inputs,
     output:
-        receipt=f"{RUN}/{{dataset}}/train/{{model}}-{{setting}}-{{seed}}/train.json",
+        receipt=f"{RUN}/{{dataset}}/train/{{model}}-{{setting}}{{variant}}-{{seed}}/train.json",
     log:
-        f"{RUN}/{{dataset}}/logs/train/{{model}}-{{setting}}-{{seed}}.log",
+        f"{RUN}/{{dataset}}/logs/train/{{model}}-{{setting}}{{variant}}-{{seed}}.log",
     benchmark:
-        f"{RUN}/{{dataset}}/benchmarks/train/{{model}}-{{setting}}-{{seed}}.tsv"
+        f"{RUN}/{{dataset}}/benchmarks/train/{{model}}-{{setting}}{{variant}}-{{seed}}.tsv"
     conda:
         "../../environment.yml"
     # The demo's networks are too small for two threads; two trainings at once are quicker.
@@ -34,11 +34,11 @@ rule train:
 rule score:
     input:
         manifest=f"{RUN}/{{dataset}}/manifest.parquet",
-        train=f"{RUN}/{{dataset}}/train/{{model}}-{{setting}}-{{seed}}/train.json",
+        train=f"{RUN}/{{dataset}}/train/{{model}}-{{setting}}{{variant}}-{{seed}}/train.json",
     output:
-        scores=f"{RUN}/{{dataset}}/scores/{{model}}-{{setting}}-{{seed}}.json",
+        scores=f"{RUN}/{{dataset}}/scores/{{model}}-{{setting}}{{variant}}-{{seed}}.json",
     log:
-        f"{RUN}/{{dataset}}/logs/score/{{model}}-{{setting}}-{{seed}}.log",
+        f"{RUN}/{{dataset}}/logs/score/{{model}}-{{setting}}{{variant}}-{{seed}}.log",
     conda:
         "../../environment.yml"
     resources:

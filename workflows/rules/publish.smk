@@ -37,7 +37,7 @@ rule report:
         scores=lambda w: scores(w.dataset),
         exports=lambda w: exports(w.dataset),
         labels=lambda w: label_receipts(w.dataset),
-        tunings=lambda w: tunings(w.dataset),
+        tunings=lambda w: tunings(w.dataset) + effects(w.dataset),
     output:
         page=f"{RUN}/{{dataset}}/report.html",
     log:
@@ -57,7 +57,7 @@ rule report:
 rule release:
     input:
         manifest=f"{RUN}/{{dataset}}/manifest.parquet",
-        features=lambda w: extract_receipts(w.dataset),
+        features=lambda w: extract_receipts(w.dataset) + tuned_receipts(w.dataset),
     output:
         receipt=f"{RUN}/{{dataset}}/receipts/release.json",
     log:
