@@ -44,7 +44,7 @@ format: $(VENV)/.installed
 # No index lines: they would name one registry; hashes make the files the same wherever they come from.
 lock:
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --quiet -o requirements.lock
+	  --no-emit-index-url --no-emit-package openvino-telemetry --no-header --quiet -o requirements.lock
 
 clean:
 	rm -rf runs .pytest_cache .ruff_cache .snakemake

@@ -8,10 +8,13 @@ on that batch.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
+import sys
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -38,11 +41,6 @@ def available(device: str | torch.device) -> tuple[str, ...]:
     return ("openvino", "torch") if on_cpu and importlib.util.find_spec("openvino") else ("torch",)
 
 
-def describe(name: str) -> str:
-    """`name version`, for the record of what computed a feature."""
-    return f"{name} {importlib.import_module(name).__version__.split('-')[0]}"
-
-
 def install(encoder: Encoder, name: str) -> None:
     """Have the encoder's network run by the named backend.
 
@@ -55,6 +53,12 @@ def install(encoder: Encoder, name: str) -> None:
     if name not in available(encoder.device):
         raise ImportError(f"backend {name} needs a CPU device and the package: pip install {name}")
     encoder.backend = None if name == "torch" else OpenVINO(encoder)
+
+
+def _openvino() -> ModuleType:
+    """The package, without the companion that reports every conversion to its makers: it does without if it must."""
+    sys.modules.setdefault("openvino_telemetry", None)
+    return importlib.import_module("openvino")
 
 
 class _Forward(torch.nn.Module):
@@ -96,8 +100,7 @@ class OpenVINO:
         return torch.from_numpy(self._programs[tuple(inputs.shape)](inputs.numpy()))
 
     def _compile(self, inputs: torch.Tensor) -> Callable[[np.ndarray], np.ndarray]:
-        import openvino
-
+        openvino = _openvino()
         with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
             warnings.simplefilter("ignore")  # the exporter's remarks on other people's networks
             exported = torch.export.export(_Forward(self.encoder), (inputs.clone(),))

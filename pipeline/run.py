@@ -17,12 +17,20 @@ from typing import Any, TextIO
 DONE, BROKE, USAGE, TOO_MANY_FAILED = 0, 1, 2, 3
 
 #: Packages whose version can change a number or a file; recorded in every receipt.
-PACKAGES = ("torch", "torchvision", "numpy", "av", "opencv-python-headless", "soxr", "resampy", "librosa", "zarr")
+PACKAGES = (
+    "torch", "torchvision", "openvino", "numpy", "av", "opencv-python-headless", "soxr", "resampy", "librosa", "zarr",
+)  # fmt: skip
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON so that the file is complete or absent, whenever the process dies."""
-    path = Path(path)
+    with staged_json(Path(path), value):
+        pass
+
+
+@contextlib.contextmanager
+def staged_json(path: Path, value: Any) -> Iterator[None]:
+    """Write JSON beside its place; it appears there when the block ends, and not at all if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -31,6 +39,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
+        yield
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

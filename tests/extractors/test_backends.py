@@ -1,6 +1,7 @@
 """Networks run by another library agree with PyTorch, or are left to PyTorch."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -93,6 +94,14 @@ def test_a_network_that_does_not_convert_runs_on_pytorch(kind, reason, caplog):
     assert torch.equal(encoder.encode(batch(4)), expected)
     assert reason in encoder.backend.refusal
     assert "runs on PyTorch" in caplog.text
+
+
+def test_nothing_reports_to_the_makers():
+    encoder = Small(SPEC)
+    backends.install(encoder, "openvino")
+    encoder.encode(batch(2))
+    assert sys.modules["openvino_telemetry"] is None
+    assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 
 
 def test_unknown_or_unfit_backends_are_refused():

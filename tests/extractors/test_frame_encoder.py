@@ -124,7 +124,7 @@ def test_what_cannot_work_is_said():
 def test_half_precision_is_another_number_and_another_key():
     class Product(Means):
         def forward(self, inputs):
-            return torch.nn.functional.linear(pictures.mean(dim=(2, 3)), torch.eye(3) / 3)
+            return torch.nn.functional.linear(inputs.mean(dim=(2, 3)), torch.eye(3) / 3)
 
     prepared = torch.randint(0, 255, (2, 2, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     single, half = (Product(dataclasses.replace(SPEC, precision=precision)) for precision in ("fp32", "bf16"))
