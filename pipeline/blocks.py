@@ -8,7 +8,6 @@ untouched: a full disk, a crash, a refused second writer.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from collections import Counter
@@ -20,7 +19,7 @@ import zarr
 
 from pipeline.layout import ARRAYS, shard_files
 from pipeline.outcomes import CODES, OUTCOMES
-from pipeline.run import sha256_of
+from pipeline.run import sha256_of, staged_json
 
 if TYPE_CHECKING:
     from pipeline.store import FeatureStore
@@ -125,6 +124,7 @@ class BlockWriter:
         self._length = np.zeros(count, dtype=np.int32)
         self._outcome = np.zeros(count, dtype=np.uint8)
         self._reasons: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
 
     @property
     def open_rows(self) -> list[int]:
@@ -164,6 +164,10 @@ class BlockWriter:
         self._outcome[self._offset(row)] = CODES[outcome]
         self._reasons[self.store.ids[row]] = reason
 
+    def note(self, row: int, text: str) -> None:
+        """What a reader of the store should know about a clip that has rows; kept in the commit record."""
+        self._notes[self.store.ids[row]] = text
+
     def _offset(self, row: int) -> int:
         if row not in self.span:
             raise StoreError(f"{self.key}: row {row} is not in block {self.block} ({self.span.start}..)")
@@ -199,6 +203,7 @@ class BlockWriter:
                 "made_by": self._made_by,
                 "outcomes": counts,
                 "reasons": self._reasons,
+                **({"notes": self._notes} if self._notes else {}),
                 "files": {paths[name]: sha256_of(path) for name, path in made.items()},
             }
             self.store.install(self.key, self.block, {paths[name]: path for name, path in made.items()}, record)
@@ -236,14 +241,7 @@ def install(store: Path, files: dict[str, Path], record_path: Path, record: dict
         record_path: of the commit record; an earlier one is removed before the first file is replaced.
         record: content of the commit record.
     """
-    record_path.parent.mkdir(parents=True, exist_ok=True)
-    beside = record_path.with_name(f"{record_path.name}.{os.getpid()}.partial")
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1, sort_keys=True)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
+    with staged_json(record_path, record):
         for name, path in files.items():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
@@ -251,6 +249,3 @@ def install(store: Path, files: dict[str, Path], record_path: Path, record: dict
         record_path.unlink(missing_ok=True)
         for name, path in files.items():
             os.replace(path, store / name)
-        os.replace(beside, record_path)
-    finally:
-        beside.unlink(missing_ok=True)

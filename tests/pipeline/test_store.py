@@ -377,8 +377,8 @@ def test_kill_nine_during_a_commit_loses_at_most_that_block(store, step):
             if len(calls) == int(sys.argv[3]):
                 os.kill(os.getpid(), signal.SIGKILL)
             rename(source, target)
-        import pipeline.blocks
-        pipeline.blocks.os = type("os", (), {**vars(os), "replace": staticmethod(replace)})
+        import pipeline.blocks, pipeline.run
+        pipeline.blocks.os = pipeline.run.os = type("os", (), {**vars(os), "replace": staticmethod(replace)})
         writer.commit()
     """
     assert run_python(code, store.path, AUDIO.key, step).wait(60) == -signal.SIGKILL
