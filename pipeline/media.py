@@ -198,11 +198,10 @@ class Media:
         """Presentation times from the packets, which costs no decoding; `frames` checks them while it decodes."""
         times_s = []
         try:
-            with self._open() as container:
-                stream = container.streams.video[self._video_number()]
-                for packet in container.demux(stream):
-                    if packet.pts is not None and not packet.is_discard:
-                        times_s.append(float(packet.pts * packet.time_base))
+            # Nothing else reads packets from this container, so it stands at its beginning.
+            for packet in self._container.demux(self._video):
+                if packet.pts is not None and not packet.is_discard:
+                    times_s.append(float(packet.pts * packet.time_base))
         except FFmpegError:
             return self._count()
         return self._inside(np.sort(np.array(times_s, dtype=np.float64)))

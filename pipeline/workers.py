@@ -135,6 +135,15 @@ class _Worker:
         self.pipe.close()
         self.arena.close()
 
+    def take(self, queue: deque[Task]) -> None:
+        """Begin the next task; one that died while it had none leaves it to another, and reading its pipe tells."""
+        self.heard_s = time.monotonic()
+        try:
+            self.pipe.send(queue[0])
+            self.task = queue.popleft()
+        except OSError:
+            self.ready = False
+
     def part(self, item: Part) -> tuple[Part, int | None]:
         """The part with its batch as a tensor in shared memory, and the slot to free after its use."""
         if not isinstance(item.batch, _Slot):
@@ -209,8 +218,7 @@ class WorkerPool:
             while queue or any(worker.task for worker in workers):
                 for worker in workers:
                     if worker.ready and worker.task is None and queue:
-                        worker.task, worker.heard_s = queue.popleft(), time.monotonic()
-                        worker.pipe.send(worker.task)
+                        worker.take(queue)
                 ready = wait([worker.pipe for worker in workers], timeout=1.0)
                 for worker in workers:
                     if worker.pipe in ready:

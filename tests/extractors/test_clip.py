@@ -87,7 +87,7 @@ def normalised(rows: torch.Tensor) -> torch.Tensor:
 
 def test_numbers_of_the_published_code(encoder):
     with torch.inference_mode():
-        image = encoder.features(pictures())
+        image = encoder.forward(pictures())
     text = encoder.encode_text(PROMPTS)
     np.testing.assert_allclose(image[:, :5], IMAGE, rtol=0, atol=1e-5)
     np.testing.assert_allclose(text[:, :5], TEXT, rtol=0, atol=1e-6)
@@ -99,7 +99,7 @@ def test_numbers_of_the_published_code(encoder):
 def test_swapped_channels_are_another_feature(encoder):
     """Negative control."""
     with torch.inference_mode():
-        swapped = encoder.features(pictures().flip(1))
+        swapped = encoder.forward(pictures().flip(1))
     assert np.abs(swapped[:, :5].numpy() - IMAGE).max() > 0.1
 
 
@@ -121,7 +121,7 @@ def _compare_with_open_clip(name: str, sizes: Architecture, path, layers_seed: i
     inputs = torch.randn(1, 3, sizes.image_size, sizes.image_size, generator=torch.Generator().manual_seed(5))
     ids = tokenize(PROMPTS)
     with torch.inference_mode():
-        wanted, found = reference.encode_image(inputs), encoder.features(inputs)
+        wanted, found = reference.encode_image(inputs), encoder.forward(inputs)
         assert relative_error(found, wanted) <= 5e-6
         assert (normalised(found) - normalised(wanted)).abs().max() <= 1e-6
         assert (encoder.encode_text(PROMPTS) - normalised(reference.encode_text(ids))).abs().max() <= 1e-6
@@ -142,7 +142,7 @@ def test_the_other_gelu_is_visible(tiny, encoder):
     reference = _open_clip(tiny, quick=False)
     reference.load_state_dict(published_state(tiny))
     with torch.inference_mode():
-        assert relative_error(reference.encode_image(pictures()), encoder.features(pictures())) > 1e-3
+        assert relative_error(reference.encode_image(pictures()), encoder.forward(pictures())) > 1e-3
 
 
 def test_half_precision_torchscript_archive(tiny, encoder, tmp_path):
@@ -164,7 +164,7 @@ def test_half_precision_torchscript_archive(tiny, encoder, tmp_path):
     archived = load("clip-b32", weights=str(tmp_path / "archive.pt"))
     assert next(archived.network.parameters()).dtype == torch.float32
     with torch.inference_mode():
-        found, wanted = archived.features(pictures()), encoder.features(pictures())
+        found, wanted = archived.forward(pictures()), encoder.forward(pictures())
     assert 0 < (normalised(found) - normalised(wanted)).abs().max() < 2e-3
 
 

@@ -61,7 +61,7 @@ def test_the_plain_file_fits_every_resnet50(resnet50, tmp_path):
     for name in ("resnet50", "resnet50:cace2024"):
         encoder = load(name, weights=str(tmp_path / "resnet50.pth"))
         with torch.inference_mode():
-            features = encoder.features(pictures)
+            features = encoder.forward(pictures)
             maps = torch.nn.Sequential(*list(network.children())[:-2])(pictures)
             wanted = maps if name.endswith("2024") else network.avgpool(maps).flatten(1)
         assert torch.equal(features, wanted)

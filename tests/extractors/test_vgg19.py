@@ -117,7 +117,7 @@ def test_batch_normalised_in_both_key_formats(tmp_path):
     for file in ("published.pth", "finetuned.pth.tar"):
         encoder = load("vgg19-bn:cace2024", weights=str(tmp_path / file))
         with torch.inference_mode():
-            assert torch.equal(encoder.features(pictures), wanted)
+            assert torch.equal(encoder.forward(pictures), wanted)
     assert encoder.parameters == 20_035_392
 
 
@@ -198,5 +198,5 @@ def test_weights_as_keras_saves_them(state, tmp_path, monkeypatch):
     inputs = np.random.default_rng(0).normal(0, 60, (1, 32, 32, 3)).astype(np.float32)
     wanted = network.predict(inputs, verbose=0)
     with torch.inference_mode():
-        found = encoder.features(torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy())).permute(0, 2, 3, 1).numpy()
+        found = encoder.forward(torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy())).permute(0, 2, 3, 1).numpy()
     assert np.abs(found - wanted).max() <= 1e-5 * wanted.max()
