@@ -119,8 +119,7 @@ def decode_clip_s(names: list[str], paths: list[Path], workers: int) -> float:
 def in_own_process(function: str, **arguments: Any) -> float:
     """The result of one of the two functions above, measured in a fresh process."""
     command = [sys.executable, str(Path(__file__).resolve()), "--only", json.dumps([function, arguments])]
-    inherited = {name: value for name, value in os.environ.items() if name not in measure.THREADS}
-    done = subprocess.run(command, cwd=measure.ROOT, env=inherited, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=measure.ROOT, env=measure.shell(), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{function} {arguments}:\n{done.stderr[-2000:]}")
     return float(json.loads(done.stdout.splitlines()[-1]))
@@ -182,8 +181,8 @@ def one_encoder(name: str, folder: Path, paths: list[Path], arguments: argparse.
 
 
 def clips_of(name: str, scale: float) -> tuple[int, int]:
-    few, many = ENCODERS.get(name, _OTHER)
-    return few, max(round(many * scale), few + 1)
+    few, many = (round(count * scale) for count in ENCODERS.get(name, _OTHER))
+    return max(few, 1), max(many, few + 1, 2)
 
 
 def table(report: Mapping[str, Any]) -> str:

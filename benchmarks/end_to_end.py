@@ -481,8 +481,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _scaled(workload: Workload, scale: float) -> Workload:
-    many = max(round(workload.many * scale), workload.few + 1)
-    return dataclasses.replace(workload, many=many)
+    few = max(round(workload.few * scale), 1)
+    return dataclasses.replace(workload, few=few, many=max(round(workload.many * scale), few + 1))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ _LOAD = os.getloadavg()
 
 #: Same seeded weights for every contender.
 WEIGHTS = "random:0"
-#: Settings of the caller's shell that would change a contender's defaults.
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX", "LD_PRELOAD")
+_DEFAULTS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX", "LD_PRELOAD")
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,11 @@ class Cost:
     clip_cpu_s: float
     total_s: float
     clips: int
+
+
+def shell() -> dict[str, str]:
+    """The caller's environment without what would change a contender's defaults."""
+    return {name: value for name, value in os.environ.items() if name not in _DEFAULTS_OF}
 
 
 def _tree_bytes(pid: int) -> int:
@@ -94,13 +98,12 @@ def run(
     Raises:
         RuntimeError: the command failed; the end of what it said on stderr is in the message.
     """
-    inherited = {name: value for name, value in os.environ.items() if name not in THREADS}
     with tempfile.TemporaryFile() as said:
         before, begun_s = os.times(), time.perf_counter()
         process = subprocess.Popen(
             list(map(str, command)),
             cwd=folder,
-            env=inherited | dict(environment or {}),
+            env=shell() | dict(environment or {}),
             stdout=subprocess.DEVNULL,
             stderr=said,
         )
