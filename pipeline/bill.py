@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Feature:
     Args:
         device_h: hours of the device (one GPU, or one CPU core).
         core_h: hours of one core for decoding and transforms.
+        made: blocks that the run's store holds already, whatever the weights.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Feature:
     blocks: int | None
     device_h: float | None
     core_h: float | None
+    made: int = 0
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,23 @@ def feature(name: str, known: Counter[float] | None, clips: int, job_clips: int,
     )
 
 
+def blocks_made(store: Path, precision: str) -> Counter[str]:
+    """Committed blocks of a store by feature name; of several weights, those with the most."""
+    from pipeline.store import FeatureStore, StoreError
+
+    try:
+        opened = FeatureStore.open(store)
+    except StoreError:
+        return Counter()
+    found: Counter[str] = Counter()
+    for key in opened:
+        spec = opened.spec(key)
+        if spec.precision == precision:
+            count = sum(1 for _ in (store / "commits" / key).glob("*.json"))
+            found[spec.name] = max(found[spec.name], count)
+    return found
+
+
 def bill(
     dataset: str,
     config: dict[str, Any],
@@ -186,7 +205,11 @@ def bill(
     settings = config["datasets"][dataset]
     manifest = Path(config["run"]) / dataset / "manifest.parquet"
     count, known = lengths(dataset, settings, manifest, clips, clip_s)
-    features = tuple(feature(name, known, count, config["job_clips"], measured) for name in settings["encoders"])
+    made = Counter() if clips is not None else blocks_made(manifest.parent / "features", config["precision"])
+    features = tuple(
+        replace(feature(name, known, count, config["job_clips"], measured), made=made[recipe(name).name])
+        for name in settings["encoders"]
+    )
     trainings = sum(len(run.get("seeds", [0])) for run in settings.get("train", []))
     jobs = {
         "prepare": 1,

@@ -110,6 +110,10 @@ def _print(entry: Bill, config: dict[str, Any]) -> None:
             f"  {feature.name:26} {rows:>13} {size(feature.bytes):>9} {files:>9} "
             f"{hours(feature.device_h):>14} {hours(feature.core_h):>14}"
         )
+    if any(feature.made for feature in entry.features):
+        left = {feature.name: (feature.blocks or 0) - feature.made for feature in entry.features}
+        print("  to make  " + (", ".join(f"{name}: {n:,} blocks" for name, n in left.items() if n > 0) or "nothing"))
+        print("  kept     " + (", ".join(name for name, n in left.items() if n <= 0) or "no feature is whole yet"))
     jobs = entry.jobs["extract"]
     device_h, core_h = entry.device_h, entry.core_h
     if device_h is not None and core_h is not None:
@@ -121,7 +125,10 @@ def _print(entry: Bill, config: dict[str, Any]) -> None:
         if longest / jobs > asked:
             log(f"{entry.dataset}: extract jobs need longer than resources.extract.runtime_min; raise it")
     if entry.unknown:
-        log(f"{entry.dataset}: no measured throughput of {', '.join(entry.unknown)}; benchmarks/throughput.py measures")
+        log(
+            f"{entry.dataset}: the throughput of {', '.join(entry.unknown)} is unmeasured, and nothing is guessed; "
+            "benchmarks/throughput.py --write measures it on your machine"
+        )
     print(f"  disk     features {size(entry.feature_bytes)}; clips {size(entry.media_bytes)}", end="")
     if entry.exports:
         print(f"; exports {', '.join(entry.exports)}: each at most {size(entry.feature_bytes)}", end="")

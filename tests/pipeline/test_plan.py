@@ -64,7 +64,7 @@ def test_a_sum_without_a_part_that_was_never_measured_says_so(config, throughput
     assert plan.main(["--config", path, "--throughput", str(throughput)]) == 0
     shown, said = capsys.readouterr()
     assert "core-hours of encoding: at least 41.4 h (1 of 2 unknown)" in shown
-    assert "no measured throughput of vgg19:ave2018" in said
+    assert "the throughput of vgg19:ave2018 is unmeasured" in said
 
 
 def test_lengths_come_from_the_manifest_once_there_is_one(tmp_path, config, throughput):
@@ -101,3 +101,23 @@ def test_jobs_that_outlast_what_they_ask_for_are_named(config, throughput, capsy
     path = config(datasets={"ave": {"encoders": ["vggish:ave2018"]}}, resources={"extract": small, "default": small})
     assert plan.main(["--config", path, "--throughput", str(throughput)]) == 0
     assert "raise it" in capsys.readouterr().err
+
+
+def test_what_an_added_encoder_leaves_to_make_is_said(tmp_path, config, capsys):
+    made = factory.manifest(8)
+    spec = recipe("vggish:ave2018").spec
+    folder = tmp_path / "run" / "ave"
+    made.save(folder / "manifest.parquet")
+    store = FeatureStore.create(folder / "features", made, [spec], job_clips=4)
+    settings = {"encoders": ["vggish:ave2018", "cnn14:cace2024"]}
+    path = config(datasets={"ave": settings}, job_clips=4)
+
+    def shown() -> str:
+        assert plan.main(["--config", path]) == 0
+        return capsys.readouterr().out
+
+    assert "to make" not in shown()
+    factory.fill(store, made, spec.key, rows=range(4))
+    assert "to make  vggish:ave2018: 1 blocks, cnn14:cace2024: 2 blocks\n  kept     no feature" in shown()
+    factory.fill(store, made, spec.key)
+    assert "to make  cnn14:cace2024: 2 blocks\n  kept     vggish:ave2018\n" in shown()

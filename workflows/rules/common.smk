@@ -47,9 +47,8 @@ def clips_of_job(wildcards):
     does not look at parameters behind a job that will run, so a job that files will be added to has to be named here.
     """
     manifest = f"{RUN}/{wildcards.dataset}/manifest.parquet"
-    grows = workflow.is_main_process and digest_of_job(
-        wildcards, look=True
-    ) != digest_of_job(wildcards, look=False)
+    looks = wildcards.dataset == "folder" and workflow.is_main_process
+    grows = looks and digest_of_job(wildcards, True) != digest_of_job(wildcards, False)
     return manifest if grows else ancient(manifest)
 
 
