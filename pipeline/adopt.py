@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.adoption import FORMATS, Published, Unusable, find
-from pipeline.manifest import Manifest
+import numpy as np
+
+from pipeline.adoption import FORMATS, Published, Reader, Unusable, find
+from pipeline.cluster import add_arguments, groups, spread
+from pipeline.manifest import Clip, Manifest
 from pipeline.run import DONE, TOO_MANY_FAILED, Progress, command, log, receipt, write_json
-from pipeline.store import JOB_CLIPS, FeatureStore
+from pipeline.store import JOB_CLIPS, BlockWriter, FeatureStore
 
 EXAMPLE = """\
 Formats: ave-h5 reads visual_feature.h5 and audio_feature.h5 (row i is clip i of the manifest); llp-npy reads
@@ -39,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--job-clips", type=int, default=JOB_CLIPS)
     made.add_argument("--max-failed", type=int, metavar="N", help="exit 3 if more clips than N have no rows")
     made.add_argument("--receipt", type=Path)
+    add_arguments(made)
     return made
 
 
@@ -53,21 +58,24 @@ def _adopt(arguments: argparse.Namespace) -> int:
     found = find(arguments.format, arguments.source, manifest, arguments.origin, arguments.dtype)
     specs = [published.spec for published in found]
     store = FeatureStore.create(arguments.store, manifest, specs, arguments.job_clips)
-    worst = 0
+    worst, features = 0, {}
     for published in found:
-        _fill(store, manifest, published)
-        tally = Counter(store.outcomes(published.spec.key).values())
+        key = published.spec.key
+        _fill(store, manifest, published, arguments.workers, arguments.scheduler)
+        tally, notes = Counter(store.outcomes(key).values()), store.notes(key)
         worst = max(worst, len(manifest) - tally["ok"])
-        print(f"{published.spec.key}: " + ", ".join(f"{count} {name}" for name, count in tally.most_common()))
+        features[key] = {"spec": published.spec.to_dict(), "outcomes": dict(tally), "cut": len(notes)}
+        print(f"{key}: " + ", ".join(f"{count} {name}" for name, count in tally.most_common()))
+        if notes:
+            print(f"{key}: {len(notes)} clips cut to the manifest's length, such as {next(iter(notes))}")
     if arguments.receipt:
-        outcomes = {spec.key: dict(Counter(store.outcomes(spec.key).values())) for spec in specs}
         write_json(
             arguments.receipt,
             receipt(
                 "adopt",
                 {"format": arguments.format, "origin": arguments.origin, "dtype": arguments.dtype},
                 manifest=manifest.digest,
-                features={spec.key: {"spec": spec.to_dict(), "outcomes": outcomes[spec.key]} for spec in specs},
+                features=features,
             ),
         )
     if arguments.max_failed is not None and worst > arguments.max_failed:
@@ -76,23 +84,44 @@ def _adopt(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _fill(store: FeatureStore, manifest: Manifest, published: Published) -> None:
+def _fill(store: FeatureStore, manifest: Manifest, published: Published, workers: int, scheduler: str | None) -> None:
+    """Dask workers read and check the published files; this process writes block after block."""
     key = published.spec.key
-    progress = Progress(sum(len(span) for span in store.missing(key)), "clips")
-    for block, span in store.blocks(key):
-        if store.commit(key, block) is not None:
-            continue
-        writer = store.writer(key, block)
-        for row in span:
-            try:
-                values = published.read(row, manifest.clips[row])
-            except Unusable as error:
-                writer.fail(row, error.outcome, str(error))
-            else:
-                writer.put(row, values, published.segments(values))
+    spans = store.missing(key)
+    progress = Progress(sum(map(len, spans)), "clips")
+    jobs = (
+        (published.reader, [(row, manifest.clips[row]) for row in rows])
+        for span in spans
+        for rows in _parts(store, key, span)
+    )
+    results = spread(read, jobs, workers, scheduler)
+    for span in spans:
+        writer = store.writer(key, span.start // store.plan(key).block_clips)
+        for rows in _parts(store, key, span):
+            for row, values in zip(rows, next(results), strict=True):
+                _put(writer, row, values, published, store.plan(key).segments)
         writer.commit()
         progress.add(len(span))
     progress.close()
+
+
+def _parts(store: FeatureStore, key: str, span: range) -> Iterator[range]:
+    return (span[part.start : part.stop] for part in groups(len(span), store.clip_bytes(key)))
+
+
+def read(reader: Reader, clips: list[tuple[int, Clip]]) -> list[np.ndarray | Unusable]:
+    """On a Dask worker: rows of some clips, or why there are none."""
+    return list(reader.read(clips))
+
+
+def _put(writer: BlockWriter, row: int, values: np.ndarray | Unusable, published: Published, most_rows: int) -> None:
+    if isinstance(values, Unusable):
+        writer.fail(row, values.outcome, str(values))
+        return
+    if len(values) > most_rows:
+        writer.note(row, f"{len(values)} rows in the file, {most_rows} fit into the manifest's length")
+        values = values[:most_rows]
+    writer.put(row, values, published.segments(values))
 
 
 if __name__ == "__main__":

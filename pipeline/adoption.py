@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from pipeline.blocks import StoreError
 from pipeline.manifest import Clip, Manifest
 from pipeline.run import sha256_of
 
-Reader = Callable[[int, Clip], np.ndarray]
 RECIPE = "published"
 FORMATS = ("ave-h5", "llp-npy", "unav-npy")
 
@@ -47,7 +47,77 @@ class Unusable(Exception):
 
     def __init__(self, outcome: str, reason: str) -> None:
         self.outcome = outcome
-        super().__init__(reason)
+        super().__init__(outcome, reason)
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+class Reader(Protocol):
+    """Reads published rows; it travels to Dask workers, so it holds names and no open file."""
+
+    def read(self, clips: list[tuple[int, Clip]]) -> Iterator[np.ndarray | Unusable]:
+        """Rows (T, ...) of each (manifest row, clip), or why there are none.
+
+        Raises:
+            StoreError: values that the store's dtype cannot hold exactly.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class OneFile:
+    """An HDF5 array whose row i is clip i.
+
+    Args:
+        path, array: file and name of the array in it.
+        dtype: of the store.
+        absent: clip id -> reason, for rows of zeros that stand for missing features.
+    """
+
+    path: Path
+    array: str
+    dtype: str
+    absent: dict[str, str]
+
+    def read(self, clips: list[tuple[int, Clip]]) -> Iterator[np.ndarray | Unusable]:
+        import h5py
+
+        with h5py.File(self.path, "r") as file:
+            for row, clip in clips:
+                if reason := self.absent.get(clip.id):
+                    yield Unusable("absent", reason)
+                else:
+                    yield exact(file[self.array][row], self.dtype, f"{self.path}, row {row}")
+
+
+@dataclass(frozen=True)
+class FilePerClip:
+    """A folder with one `.npy` file per clip.
+
+    Args:
+        folder: of the files, named by the first `id_length` characters of the clip id and `suffix`.
+        shape: of a file, -1 for any number of rows.
+        dtype: of the store.
+        absent: clip id -> reason, for files of zeros that stand for missing features.
+    """
+
+    folder: Path
+    suffix: str
+    shape: tuple[int, ...]
+    dtype: str
+    id_length: int | None = None
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def read(self, clips: list[tuple[int, Clip]]) -> Iterator[np.ndarray | Unusable]:
+        for _, clip in clips:
+            if reason := self.absent.get(clip.id):
+                yield Unusable("absent", reason)
+                continue
+            try:
+                yield _npy(self.folder / f"{clip.id[: self.id_length]}{self.suffix}", self.shape, self.dtype)
+            except Unusable as error:
+                yield error
 
 
 @dataclass(frozen=True)
@@ -56,11 +126,11 @@ class Published:
 
     Args:
         spec: with recipe `published`; its `preprocess` says layout, file digest and origin.
-        read: (manifest row, clip) -> rows; raises `Unusable`.
+        reader: of its rows.
     """
 
     spec: FeatureSpec
-    read: Reader
+    reader: Reader
 
     def segments(self, values: np.ndarray) -> np.ndarray:
         """(T, 2) seconds of rows that came without times."""
@@ -111,6 +181,10 @@ def _known_missing(folder: Path, role_of: dict[str, str]) -> dict[tuple[str, str
     return {(row["id"], role_of.get(row["feature"], row["feature"])): row["reason"] for row in rows}
 
 
+def _of_role(absent: dict[tuple[str, str], str], role: str) -> dict[str, str]:
+    return {clip_id: reason for (clip_id, its_role), reason in absent.items() if its_role == role}
+
+
 def _ave(folder: Path, manifest: Manifest, origin: str, dtype: str) -> list[Published]:
     import h5py
 
@@ -120,27 +194,20 @@ def _ave(folder: Path, manifest: Manifest, origin: str, dtype: str) -> list[Publ
         path = folder / name
         if not path.is_file():
             continue
-        file = h5py.File(path, "r")
-        keys = [key for key in ("avadataset", "dataset") if key in file]
-        if not keys or file[keys[0]].ndim < 3:
-            raise StoreError(f"{path}: expected an array `avadataset` (clip, second, ...), found {list(file)}")
-        data = file[keys[0]]
-        if len(data) != len(manifest):
+        with h5py.File(path, "r") as file:
+            keys = [key for key in ("avadataset", "dataset") if key in file]
+            if not keys or file[keys[0]].ndim < 3:
+                raise StoreError(f"{path}: expected an array `avadataset` (clip, second, ...), found {list(file)}")
+            shape = file[keys[0]].shape
+        if shape[0] != len(manifest):
             raise StoreError(
-                f"{path}: {len(data)} rows, the manifest has {len(manifest)} clips. Row i must be clip i; "
+                f"{path}: {shape[0]} rows, the manifest has {len(manifest)} clips. Row i must be clip i; "
                 "a folder written with --missing renumber needs the manifest of the clips it kept"
             )
         digest = sha256_of(path)
         steps = (f"ave-h5 {name}", f"sha256 {digest}", *((f"from {origin}",) if origin else ()))
-        grid = Grid(1.0, 1.0, data.shape[1])
-        spec = _spec(encoder, modality, tuple(data.shape[2:]), grid, steps, digest[:16], dtype)
-
-        def read(row: int, clip: Clip, data=data, modality=modality, path=path) -> np.ndarray:
-            if reason := absent.get((clip.id, modality)):
-                raise Unusable("absent", reason)
-            return exact(data[row], dtype, f"{path}, row {row}")
-
-        found.append(Published(spec, read))
+        spec = _spec(encoder, modality, shape[2:], Grid(1.0, 1.0, shape[1]), steps, digest[:16], dtype)
+        found.append(Published(spec, OneFile(path, keys[0], dtype, _of_role(absent, modality))))
     return found
 
 
@@ -157,13 +224,8 @@ def _llp(folder: Path, manifest: Manifest, origin: str, dtype: str) -> list[Publ
         step_s = 10.0 / rows
         spec = _spec(encoder, modality, shape, Grid(step_s, step_s, rows), steps, digest[:16], dtype)
         role = Path(name).parts[1] if "features" in name else Path(name).name
-
-        def read(row: int, clip: Clip, files=files, role=role, rows=rows, shape=shape) -> np.ndarray:
-            if reason := absent.get((clip.id, role)):
-                raise Unusable("absent", reason)
-            return _npy(files / f"{clip.id[:11]}.npy", (rows, *shape), dtype)
-
-        found.append(Published(spec, read))
+        gaps = _of_role(absent, role)
+        found.append(Published(spec, FilePerClip(files, ".npy", (rows, *shape), dtype, 11, gaps)))
     return found
 
 
@@ -180,11 +242,7 @@ def _unav(folder: Path, manifest: Manifest, origin: str, dtype: str) -> list[Pub
         hop_s, window_s = _UNAV_GRID.get(kind, _UNAV_DEFAULT)
         steps = (f"unav-npy {kind}", f"sha256 of the files {digest}", *((f"from {origin}",) if origin else ()))
         spec = _spec(encoder, modality, tuple(width), Grid(window_s, hop_s), steps, digest[:16], dtype)
-
-        def read(row: int, clip: Clip, kind=kind, width=tuple(width)) -> np.ndarray:
-            return _npy(files / f"{clip.id}_{kind}.npy", (-1, *width), dtype)
-
-        found.append(Published(spec, read))
+        found.append(Published(spec, FilePerClip(files, f"_{kind}.npy", (-1, *width), dtype)))
     return found
 
 

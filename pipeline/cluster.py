@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+_GROUP_BYTES = 8 << 20
+_MOST_ITEMS = 256
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`--workers` and `--scheduler`, the same for every command that uses Dask."""
@@ -13,6 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=0, metavar="N", help="Dask worker processes; 0 works in this one"
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="use the Dask cluster at this address instead")
+
+
+def groups(count: int, item_bytes: int) -> Iterator[range]:
+    """Positions 0..count-1 in runs of a few MB, for items whose content workers hand over."""
+    size = max(1, min(_MOST_ITEMS, _GROUP_BYTES // max(item_bytes, 1)))
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))
 
 
 def spread(
@@ -25,7 +35,7 @@ def spread(
     """Results of `function(*item)` in the order of the items, with a bounded number under way.
 
     Args:
-        function: importable by workers; what it returns is sent back, so it should be small.
+        function: importable by workers; what it returns is sent back, so it should be small, or of `groups`.
         workers: processes of a cluster made for this call; 0 calls the function here.
         scheduler: address of a running cluster; wins over `workers`.
         ahead: items under way per worker.

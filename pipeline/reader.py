@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -151,6 +152,11 @@ class StoreReader:
                 facts["block_clips"], rows, facts.get("chunk_rows", rows), facts.get("ragged", False)
             )
         return self._plans[key]
+
+    def clip_bytes(self, key: str) -> int:
+        """Size of the rows of a clip of full length."""
+        spec = self.spec(key)
+        return self.plan(key).segments * math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
     def array(self, key: str, name: str) -> zarr.Array:
         """One of `values`, `segments`, `length`, `outcome`, `clip` of a key."""

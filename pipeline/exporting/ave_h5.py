@@ -13,11 +13,13 @@ Source: the loaders of those repositories; the label rules were checked against 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.cluster import groups, spread
 from pipeline.datasets.ave import SEGMENTS
 from pipeline.exporting.ave_labels import write_array, write_labels, write_orders
 from pipeline.exporting.request import Coverage, Export, Request, Role, choose, clip_array, cover
@@ -31,8 +33,37 @@ FLOAT64_ONLY = "CMRAN, CMBS, CACE-Net, DIMN and DCMR"
 _CHECKED_ROWS = 64
 
 
+@dataclass(frozen=True)
+class _Clips:
+    """The clips of one role in the order of the export.
+
+    Args:
+        store, key: where they are.
+        shape: of one clip in the layout.
+        places: (row of the store, stored rows); clips without rows are zeros.
+    """
+
+    store: Path
+    key: str
+    shape: tuple[int, ...]
+    places: list[tuple[int, int]]
+
+    def part(self, positions: range) -> _Clips:
+        return replace(self, places=self.places[positions.start : positions.stop])
+
+
+def read(clips: _Clips, dtype: str, averaged: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """On a Dask worker: (n, *shape) in the type of the store and, if asked for, their mean over the grid in `dtype`."""
+    store = FeatureStore.open(clips.store)
+    values = np.zeros((len(clips.places), *clips.shape), store.spec(clips.key).dtype)
+    for target, (row, length) in zip(values, clips.places, strict=True):
+        if length:
+            target[...] = clip_array(store, clips.key, row, length, clips.shape)
+    return values, values.astype(dtype).mean(axis=(2, 3)) if averaged else None
+
+
 def write(request: Request) -> Export:
-    """Write the folder; features row by row, so memory does not follow their size.
+    """Write the folder.  Dask workers read and average, this process writes: memory does not follow the dataset.
 
     Raises:
         StoreError: the features are no ten rows per clip, or missing altogether.
@@ -45,8 +76,8 @@ def write(request: Request) -> Export:
     dtype = np.dtype(request.dtype or "float64")
     export = Export(keys, missing=found.missing)
     shapes = {role: (SEGMENTS, *request.store.spec(key).shape) for role, key in keys.items()}
-    source = _rows(request.store, keys, found, shapes)
-    _features(request.folder, "", source, len(found.rows), shapes, dtype, export)
+    for role, key in keys.items():
+        _feature(request, f"{role}_feature", _clips(request.store, key, found, role, shapes[role]), dtype, export)
     write_labels(request.folder, request.manifest, found.rows, export)
     write_orders(request.folder, request.manifest, found.rows, export)
     if request.background:
@@ -64,52 +95,36 @@ def write(request: Request) -> Export:
     return export
 
 
-def _rows(
-    store: FeatureStore, keys: dict[str, str], found: Coverage, shapes: dict[str, tuple[int, ...]]
-) -> Callable[[str, int], np.ndarray | None]:
-    def row(role: str, position: int) -> np.ndarray | None:
-        manifest_row = found.rows[position]
-        length = int(found.lengths[role][manifest_row])
-        if length == 0:
-            return None
-        return clip_array(store, keys[role], int(found.place[manifest_row]), length, shapes[role])
-
-    return row
+def _clips(store: FeatureStore, key: str, found: Coverage, role: str, shape: tuple[int, ...]) -> _Clips:
+    rows = np.array(found.rows)
+    places = np.stack([found.place[rows], found.lengths[role][rows]], axis=1)
+    return _Clips(store.path, key, shape, [tuple(place) for place in places.tolist()])
 
 
-def _features(
-    folder: Path,
-    suffix: str,
-    source: Callable[[str, int], np.ndarray | None],
-    count: int,
-    shapes: dict[str, tuple[int, ...]],
-    dtype: np.dtype,
-    export: Export,
-) -> None:
-    """`visual_feature`, its mean over the grid, and `audio_feature`; rows without features are zeros."""
+def _feature(request: Request, name: str, clips: _Clips, dtype: np.dtype, export: Export) -> None:
+    """One feature file; with `visual_feature.h5`, if it has a grid, goes its mean, `visual_feature_vec.h5`."""
     import h5py
 
-    for role, shape in shapes.items():
-        path = folder / f"{role}_feature{suffix}.h5"
-        mean_path = folder / "visual_feature_vec.h5" if len(shape) == 4 and not suffix else None
-        with h5py.File(path, "w") as file:
-            data = file.create_dataset("avadataset", (count, *shape), dtype)
-            means = np.zeros((count, shape[0], shape[-1]), dtype) if mean_path else None
-            for position in range(count):
-                if (values := source(role, position)) is not None:
-                    values = values.astype(dtype)
-                    data[position] = values
-                    if means is not None:
-                        means[position] = values.mean(axis=(1, 2))
-                else:
-                    data[position] = np.zeros(shape, dtype)
-        export.arrays[path.name] = {"shape": [count, *shape], "dtype": dtype.name}
-        if mean_path:
-            write_array(mean_path, means, export)
-        _read_back(path, role, source, count, dtype)
+    path, count, shape = request.folder / f"{name}.h5", len(clips.places), clips.shape
+    averaged = name == "visual_feature" and len(shape) == 4
+    means = np.zeros((count if averaged else 0, shape[0], shape[-1]), dtype)
+    row_bytes = math.prod(shape) * dtype.itemsize
+    jobs = ((clips.part(part), dtype.name, averaged) for part in groups(count, row_bytes))
+    done = 0
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("avadataset", (count, *shape), dtype)
+        for values, mean in spread(read, jobs, request.workers, request.scheduler):
+            data[done : done + len(values)] = values.astype(dtype, copy=False)
+            if averaged:
+                means[done : done + len(values)] = mean
+            done += len(values)
+    export.arrays[path.name] = {"shape": [count, *shape], "dtype": dtype.name}
+    if averaged:
+        write_array(path.with_name("visual_feature_vec.h5"), means, export)
+    _read_back(path, clips, dtype)
 
 
-def _read_back(path: Path, role: str, source: Callable, count: int, dtype: np.dtype) -> None:
+def _read_back(path: Path, clips: _Clips, dtype: np.dtype) -> None:
     """Compare evenly spread rows of the finished file with the store.
 
     Raises:
@@ -117,12 +132,11 @@ def _read_back(path: Path, role: str, source: Callable, count: int, dtype: np.dt
     """
     import h5py
 
+    count = len(clips.places)
     with h5py.File(path, "r") as file:
-        data = file["avadataset"]
-        for position in np.unique(np.linspace(0, count - 1, min(count, _CHECKED_ROWS)).astype(int)):
-            values = source(role, int(position))
-            expected = np.zeros(data.shape[1:], dtype) if values is None else values.astype(dtype)
-            if not np.array_equal(data[position], expected):
+        for position in np.unique(np.linspace(0, count - 1, min(count, _CHECKED_ROWS)).astype(int)).tolist():
+            (expected,), _ = read(clips.part(range(position, position + 1)), dtype.name, averaged=False)
+            if not np.array_equal(file["avadataset"][position], expected.astype(dtype)):
                 raise StoreError(f"{path.name}: row {position} does not read back as it was written")
 
 
@@ -133,8 +147,8 @@ def _background(request: Request, dtype: np.dtype, shapes: dict[str, tuple[int, 
     names = {role: request.store.spec(key).key for role, key in export.features.items()}
     keys = {role: store.key(name) for role, name in names.items()}
     found = cover(part, keys)
-    source = _rows(store, keys, found, shapes)
-    _features(request.folder, "_noisy", source, len(found.rows), shapes, dtype, export)
+    for role, key in keys.items():
+        _feature(request, f"{role}_feature_noisy", _clips(store, key, found, role, shapes[role]), dtype, export)
     labels = np.zeros((len(found.rows), len(request.manifest.classes) + 1), np.float32)
     labels[:, -1] = 1
     write_array(request.folder / "labels_noisy.h5", labels, export)

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.exporting.request import Export, Request, cover
+from pipeline.cluster import groups, spread
+from pipeline.exporting.request import Coverage, Export, Request, cover
 from pipeline.manifest import Clip
-from pipeline.store import StoreError
+from pipeline.store import FeatureStore, StoreError
 
 _TAR_BYTES = 256 << 20
 
 
 def write(request: Request) -> Export:
-    """Write the tars clip by clip; clips without a feature lack that file, or are left out with `renumber`.
+    """Write the tars, from samples that Dask workers make, if there are any; this process alone writes.
+
+    Clips without a feature lack that file, or are left out with `renumber`.
 
     Raises:
         StoreError: the store holds no feature.
@@ -39,16 +43,42 @@ def write(request: Request) -> Export:
     for split in request.manifest.splits():
         rows = [row for row in found.rows if request.manifest.clips[row].split == split]
         tars = _Tars(request.folder, split or "all")
-        for row in rows:
-            clip = request.manifest.clips[row]
-            sample: dict[str, Any] = {"__key__": f"{row:07d}", "json": _facts(row, clip)}
-            for role, key in keys.items():
-                if length := int(found.lengths[role][row]):
-                    sample[f"{role}.npy"] = _npy(store.rows_at(key, int(found.place[row]), length), request.dtype)
-            tars.add(sample)
+        for samples in spread(read, _jobs(request, keys, found, rows), request.workers, request.scheduler):
+            for sample in samples:
+                tars.add(sample)
         tars.close()
         export.arrays[f"{split or 'all'}-*.tar"] = {"files": tars.count, "samples": len(rows)}
     return export
+
+
+def _jobs(request: Request, keys: dict[str, str], found: Coverage, rows: list[int]) -> Iterator[tuple[Any, ...]]:
+    store = request.store
+    clip_bytes = sum(store.clip_bytes(key) for key in keys.values())
+    for part in groups(len(rows), clip_bytes):
+        clips = [
+            (
+                row,
+                request.manifest.clips[row],
+                int(found.place[row]),
+                {role: int(lengths[row]) for role, lengths in found.lengths.items()},
+            )
+            for row in rows[part.start : part.stop]
+        ]
+        yield store.path, keys, request.dtype, clips
+
+
+def read(
+    path: Path, keys: dict[str, str], dtype: str | None, clips: list[tuple[int, Clip, int, dict[str, int]]]
+) -> list[dict[str, Any]]:
+    """On a Dask worker: the samples of some clips, each (manifest row, clip, store row, role -> stored rows)."""
+    store, samples = FeatureStore.open(path), []
+    for row, clip, place, lengths in clips:
+        sample: dict[str, Any] = {"__key__": f"{row:07d}", "json": _facts(row, clip)}
+        for role, key in keys.items():
+            if lengths[role]:
+                sample[f"{role}.npy"] = _npy(store.rows_at(key, place, lengths[role]), dtype)
+        samples.append(sample)
+    return samples
 
 
 class _Tars:

@@ -1,7 +1,11 @@
+import json
+
 import h5py
 import numpy as np
 import pytest
+from distributed import LocalCluster
 
+from pipeline import cluster
 from pipeline.adopt import main
 from pipeline.compare import main as compare
 from pipeline.export import main as export
@@ -120,3 +124,67 @@ def test_unav_files_of_any_length_are_read_with_the_loaders_times(tmp_path):
     assert store.read(clips[1].id, key).shape == (112, 8)
     # the loader: feature t stands for the window around (t * 8 + 24 / 2) / 25 s
     np.testing.assert_allclose(store.times(clips[0].id, key).mean(axis=1), (np.arange(29) * 8 + 12) / 25)
+
+
+def unav_files(folder, clips, rows):
+    Manifest("unav100", clips, ("cat",)).save(folder / "M.parquet")
+    (folder / "P").mkdir()
+    rng = np.random.default_rng(0)
+    files = {}
+    for clip, count in zip(clips, rows, strict=True):
+        for kind, width in [("rgb", 16), ("flow", 16), ("vggish", 8)]:
+            files[clip.id, kind] = rng.random((count, width), dtype="float32")
+            np.save(folder / "P" / f"{clip.id}_{kind}.npy", files[clip.id, kind])
+    return files
+
+
+def test_files_longer_than_the_manifest_says_are_cut_and_counted(tmp_path, capsys):
+    clips = tuple(Clip(f"abcdefghij{i}", f"abcdefghij{i}", None, 10.0) for i in range(3))
+    files = unav_files(tmp_path, clips, (29, 40, 31))
+    assert adopt(tmp_path, "unav-npy", "P", "--receipt", str(tmp_path / "R.json"), "--max-failed", "0") == 0
+    store = FeatureStore.open(tmp_path / "A")
+    key = store.key("i3d-rgb:published")
+    for clip in clips:
+        np.testing.assert_array_equal(store.read(clip.id, key), files[clip.id, "rgb"][:29])
+    assert set(store.notes(key)) == {clips[1].id, clips[2].id}
+    assert store.notes(key)[clips[1].id] == "40 rows in the file, 29 fit into the manifest's length"
+    assert store.reasons(key) == {}
+    assert store.verify() == []
+    assert f"{key}: 2 clips cut to the manifest's length" in capsys.readouterr().out
+    assert json.loads((tmp_path / "R.json").read_text())["features"][key]["cut"] == 2
+
+
+def test_adopted_unav_features_are_exported_again_without_naming_them(tmp_path):
+    clips = tuple(Clip(f"abcdefghij{i}", f"abcdefghij{i}", None, 10.0, "train") for i in range(2))
+    files = unav_files(tmp_path, clips, (29, 29))
+    assert adopt(tmp_path, "unav-npy", "P") == 0
+    options = ["--manifest", tmp_path / "M.parquet", "--store", tmp_path / "A", "--format", "unav-npy"]
+    assert export([str(option) for option in [*options, "--out", tmp_path / "X"]]) == 0
+    for (clip_id, kind), values in files.items():
+        written = np.load(tmp_path / f"X/data/unav_100/av_features/{clip_id}_{kind}.npy")
+        np.testing.assert_array_equal(written, values)
+
+
+@pytest.mark.parametrize("layout", ["ave-h5", "unav-npy"])
+def test_dask_workers_give_the_same_store(exported, monkeypatch, layout):
+    monkeypatch.setattr(cluster, "_GROUP_BYTES", 500)
+    if layout == "unav-npy":
+        unav_files(
+            exported, tuple(Clip(f"abcdefghij{i}", f"abcdefghij{i}", None, 10.0) for i in range(9)), range(25, 34)
+        )
+        (exported / "P/abcdefghij4_rgb.npy").unlink()
+    source = {"ave-h5": "X", "unav-npy": "P"}[layout]
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+    ) as made:
+        assert adopt(exported, layout, source, "--job-clips", "4", "--scheduler", made.scheduler_address, out="A") == 0
+    assert adopt(exported, layout, source, "--job-clips", "4", out="B") == 0
+    first, second = (
+        {
+            path.relative_to(exported / name): path.read_bytes()
+            for path in (exported / name).rglob("*")
+            if path.is_file()
+        }
+        for name in "AB"
+    )
+    assert first == second

@@ -5,7 +5,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from distributed import LocalCluster
 
+from pipeline import cluster
 from pipeline.datasets import ave, llp
 from pipeline.datasets.description import load as describe
 from pipeline.export import main
@@ -430,6 +432,25 @@ def test_hdf5_check_names_a_block_file_that_is_gone(made):
     (made / "out" / "blocks" / AUDIO.key / "000001.h5").unlink()
     (problem,) = check(made / "out" / "ave.h5", store)
     assert "000001.h5 is missing" in problem
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+    ) as made_here:
+        yield made_here.scheduler_address
+
+
+@pytest.mark.parametrize("layout", ["ave-h5", "webdataset"])
+def test_dask_workers_give_the_same_bytes(made, monkeypatch, scheduler, layout):
+    monkeypatch.setattr(cluster, "_GROUP_BYTES", 40_000)  # a few clips at a time
+    assert export(made, layout, out="here") == 0
+    assert export(made, layout, "--scheduler", scheduler, out="there") == 0
+    names = sorted(path.name for path in (made / "here").iterdir())
+    assert names == sorted(path.name for path in (made / "there").iterdir())
+    for name in names:
+        assert (made / "here" / name).read_bytes() == (made / "there" / name).read_bytes(), name
 
 
 def test_webdataset_round_trips_and_is_deterministic(made):
