@@ -11,13 +11,14 @@ import torch
 
 from extractors.base import load
 from extractors.recipes import recipe as encoder_recipe
-from pipeline import finetune
+from pipeline import extract, finetune
 from pipeline.finetuning import frames
 from pipeline.finetuning import pair as pairs
 from pipeline.finetuning.frames import draw
 from pipeline.finetuning.losses import info_nce
 from pipeline.finetuning.recipe import FOLDER, FinetuneRecipe, read
 from pipeline.finetuning.tuning import Tuning
+from pipeline.manifest import Manifest
 from pipeline.metrics.retrieval import both_ways, recall_at
 from pipeline.run import sha256_of
 from pipeline.store import FeatureStore
@@ -250,6 +251,41 @@ def test_batches_are_the_same_for_any_number_of_processes():
     assert [len(group) for group in groups] == [3, 3]
     assert len({place for group in groups for place in group}) == 6
     assert groups != tuning.groups(3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet50", "vgg19-bn", "clip-b32"])
+def test_every_family_is_tuned_and_extracted_with(folder, small_clips, name):  # noqa: F811
+    """A step of the real network, an ordinary checkpoint, a new key, and the old feature as it was."""
+    media, manifest = small_clips
+    (folder / "recipe.yaml").write_text(CONFIG.replace("frames: 2", "frames: 1\nvalidation: null"))
+    assert finetune.main(flags(folder, media, "out", "--epochs", "1", "--visual", name)) == 0
+    record = json.loads((folder / "out" / "finetune.json").read_text())
+    assert np.isfinite(record["history"][-1]["loss"])
+    Manifest(manifest.dataset, manifest.clips[:1], manifest.classes).save(folder / "one.parquet")
+    tuned = f"{folder}/out/{name}.safetensors"
+    for weights in ("random:0", f"{name}={tuned}"):
+        made = [
+            "--manifest",
+            f"{folder}/one.parquet",
+            "--media",
+            str(media),
+            "--store",
+            f"{folder}/visual",
+            "--encoders",
+        ]
+        assert extract.main([*made, name, "--weights", weights, "--workers", "0"]) == 0
+        store = FeatureStore.open(folder / "visual")
+        if weights == "random:0":
+            old = store.key(name)
+            before = {path: sha256_of(path) for path in (folder / "visual" / old).rglob("*") if path.is_file()}
+    new = store.key(f"{name}={tuned}")
+    assert store.key(f"{name}=random:0") == old != new
+    assert store.spec(new).weights == f"sha256:{record['weights']['sha256']}"
+    assert all(sha256_of(path) == digest for path, digest in before.items())
+    rows, tuned_rows = (store.read(manifest.ids[0], key) for key in (old, new))
+    assert rows.shape == tuned_rows.shape
+    assert 0 < np.abs(tuned_rows - rows).max() < np.abs(rows).max(), "a step is no other network"
 
 
 @pytest.mark.slow

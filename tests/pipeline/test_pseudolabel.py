@@ -188,6 +188,36 @@ def test_what_cannot_be_labelled_is_said(folder, capsys, change, flags, message)
     assert message in capsys.readouterr().err
 
 
+def test_thresholds_of_another_teacher_are_refused(folder, capsys):
+    flags = ("--calibrate", "val", "--write-thresholds", f"{folder}/t.json")
+    assert run(folder, *flags, teachers=("clip-tiny",)) == 0
+    found = json.loads((folder / "t.json").read_text())
+    found["modalities"]["visual"] |= {"teacher": "clip-tiny.default.random.0000000000", "scores": "others"}
+    (folder / "t.json").write_text(json.dumps(found))
+    with pytest.raises(SystemExit) as stop:
+        run(folder, "--thresholds", f"{folder}/t.json", teachers=("clip-tiny",))
+    assert stop.value.code == 1
+    assert "the visual thresholds belong to another teacher" in capsys.readouterr().err
+
+
+def test_two_features_of_one_name_are_told_apart_by_the_teachers_weights(folder, capsys):
+    """Fine-tuning puts a second feature beside the teacher's."""
+    import dataclasses
+
+    tuned = dataclasses.replace(recipe("clip-tiny").spec, weights="random:4")
+    store = FeatureStore.create(folder / "features", manifest(), [tuned])
+    writer = store.writer(tuned.key, 0)
+    for row in range(6):
+        writer.put(row, np.ones((10, 64), np.float32), tuned.grid.segments(10.0))
+    writer.commit()
+    with pytest.raises(SystemExit):
+        run(folder, "--accept-thresholds", teachers=("clip-tiny",))
+    assert "several keys" in capsys.readouterr().err
+    assert run(folder, "--accept-thresholds", teachers=("clip-tiny=random:3",)) == 0
+    entry = json.loads((folder / "receipt.json").read_text())["modalities"]["visual"]
+    assert entry["teacher"]["weights"] == "random:3"
+
+
 def test_a_teacher_reads_captions_and_has_the_weights_of_the_features(folder, capsys):
     from tests.pipeline import store_factory
 
