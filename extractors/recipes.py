@@ -69,6 +69,13 @@ def recipe(name: str) -> Recipe:
     Raises:
         ValueError: unknown name; the message lists the near ones.
     """
+    from extractors.base import ENCODERS
+
+    module = ENCODERS.get(name.split(":")[0], "").split(":")[0]
+    if module:  # one file instead of all: some of them import for seconds
+        for entry in importlib.import_module(module).RECIPES:
+            if entry.name == name:
+                return entry
     known = table()
     if name not in known:
         near = ", ".join(difflib.get_close_matches(name, known, n=5, cutoff=0.3)) or "none"
