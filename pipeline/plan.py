@@ -166,8 +166,8 @@ def _breaks(clips: int, jobs: int, config: dict[str, Any], planning: dict[str, A
         asked = config["resources"].get("extract", config["resources"]["default"])["mem_mb"]
         together_h = hours(seconds * -(-clips // config["job_clips"]) / 3600)
         lines.append(
-            f"every extract job first imports, reads the manifest and opens the store: {seconds:,.0f} s, "
-            f"{memory:,.0f} MB, {together_h} for all jobs; larger job_clips means fewer starts"
+            f"every extract job first imports, reads its part of the manifest and opens the store: {seconds:,.0f} s, "
+            f"at most {memory:,.0f} MB, {together_h} for all jobs; larger job_clips means fewer starts"
         )
         if memory > asked / 2:
             lines.append(f"that is over half of the {asked:,} MB that an extract job asks for: raise its mem_mb")

@@ -172,7 +172,8 @@ def show(datasets: list[Dataset], logs: int = 8) -> str:
     """The page as text."""
     lines = []
     for entry in datasets:
-        head = f"{entry.name}: {entry.receipts} of {entry.jobs} extract jobs done" if entry.jobs else f"{entry.name}:"
+        total = entry.jobs or "an unknown number (no store is planned yet)"
+        head = f"{entry.name}: {entry.receipts} of {total} extract jobs done"
         lines.append(head + "".join(f", {count} {what}" for what, count in entry.other.items()))
         if entry.keys:
             lines.append(f"  {'feature':44} {'shards':>11} {'clips':>15} {'clips/s':>8} {'left':>9}")

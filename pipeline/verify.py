@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.checks import Damage, block_damages, folder_damages, key_damages, manifest_damages, uncounted
 from pipeline.cluster import add_arguments, spread
 from pipeline.manifest import Manifest
-from pipeline.run import BROKE, DONE, TOO_MANY_FAILED, command, log, receipt, write_json
+from pipeline.run import BROKE, DONE, TOO_MANY_FAILED, Progress, command, log, receipt, write_json
 from pipeline.store import FeatureStore
 
 EXAMPLE = """\
@@ -60,8 +60,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     for key in keys:
         found += key_damages(store, key)
     items = [(arguments.store, key, block, not arguments.shallow) for key in keys for block, _ in store.blocks(key)]
+    progress = Progress(len(items), "blocks")
     for damages in spread(_block, items, arguments.workers, arguments.scheduler):
         found += damages
+        progress.add()
+    progress.close()
     for damage in found:
         print(f"damaged  {damage}")
     missing = {key: store.missing(key) for key in keys}

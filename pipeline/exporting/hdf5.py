@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.cluster import spread
 from pipeline.exporting.request import Export, Request
 from pipeline.layout import ARRAYS
+from pipeline.run import Progress
 from pipeline.store import FeatureStore, StoreError
 
 
@@ -33,9 +34,11 @@ def write(request: Request) -> Export:
     if store is None or not store.keys():
         raise StoreError("--store with at least one feature is needed for this format")
     export = Export({key: key for key in store})
-    jobs = ((store.path, request.folder, key, block) for key in store for block in _done(store, key))
+    jobs = [(store.path, request.folder, key, block) for key in store for block in _done(store, key)]
+    progress = Progress(len(jobs), "blocks")
     for _ in spread(_write_block, jobs, request.workers, request.scheduler):
-        pass
+        progress.add()
+    progress.close()
     _write_master(store, request.folder / f"{store.facts['dataset']}.h5", export)
     if problems := check(request.folder / f"{store.facts['dataset']}.h5", store):
         raise StoreError("\n  ".join(["does not read back as it was written:", *problems]))

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT.parent / "shared" / "tools" / "slurm-local.sh"
 CLIPS = 3
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,9 @@ def slurm():
         shown = subprocess.run([SCRIPT, "env"], env=environment, check=True, capture_output=True, text=True).stdout
         environment["SLURM_CONF"] = re.search(r"SLURM_CONF=(\S+)", shown).group(1)
         environment["PATH"] = f"{state}/bin:{environment['PATH']}"
+        with open(environment["SLURM_CONF"], "a") as conf:  # there are no cgroups here: Slurm itself watches the memory
+            conf.write("JobAcctGatherParams=OverMemoryKill\n")
+        subprocess.run(["scontrol", "reconfigure"], env=environment, check=True)
         yield environment
     finally:
         subprocess.run([SCRIPT, "stop", "--purge"], env=environment, timeout=180, check=False)
@@ -54,17 +57,22 @@ def media(tmp_path_factory):
     return folder
 
 
-def command(folder: Path, media: Path, profile: str, *more: str) -> list[str]:
-    """A Snakemake run in `folder` over the tiny folder dataset."""
+def command(folder: Path, media: Path, profile: str, *more: str, **changes) -> list[str]:
+    """A Snakemake run in `folder` over the tiny folder dataset.
+
+    Args:
+        changes: keys of the configuration that replace those here.
+    """
     folder.mkdir(exist_ok=True)
-    small = {"mem_mb": 1500, "runtime_min": 10}
+    small = {"mem_mb": 2000, "runtime_min": 10}
     entry = {"media": str(media), "encoders": ["vggish"], "weights": "random:0", "export": ["hdf5"]}
     config = {
         "run": "run",
         "job_clips": 1,
         "workers": 0,
         "datasets": {"folder": entry},
-        "resources": {"extract": small, "train": small, "default": {"mem_mb": 800, "runtime_min": 10}},
+        "resources": {"extract": small, "train": small, "default": {"mem_mb": 1000, "runtime_min": 10}},
+        **changes,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     profile = ROOT / "workflows" / "profiles" / profile
@@ -99,12 +107,13 @@ def local(media, tmp_path_factory):
     return files
 
 
-def running(environment: dict[str, str]) -> list[tuple[str, str]]:
-    """(job id, node) of the running extract jobs."""
+def running(environment: dict[str, str], least: int = 0) -> list[tuple[str, str]]:
+    """(job id, node) of the running extract jobs with ids greater than `least`."""
     shown = subprocess.run(
         ["squeue", "-h", "-t", "R", "-o", "%i %N %k"], env=environment, capture_output=True, text=True, check=True
     ).stdout
-    return [(line.split()[0], line.split()[1]) for line in shown.splitlines() if "extract" in line]
+    jobs = [(line.split()[0], line.split()[1]) for line in shown.splitlines() if "extract" in line]
+    return [(job, node) for job, node in jobs if int(job) > least]
 
 
 def wait_for(what, seconds: float = 300.0):
@@ -166,3 +175,99 @@ def test_snakemake_killed_and_started_again_loses_and_repeats_nothing(slurm, med
     assert again.returncode == 0, again.stderr[-3000:]
     assert made(tmp_path) == local
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def accounted(environment: dict[str, str], what: str) -> list[list[str]]:
+    """Fields of every job that Slurm has had."""
+    shown = subprocess.run(
+        ["sacct", "-X", "-n", "-P", "-o", what], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    return [line.split("|") for line in shown.splitlines()]
+
+
+def suspend(job: str) -> bool:
+    """Stop the processes of a job's `extract`, as a hanging file system would; whether there were any."""
+    found = False
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = f"SLURM_JOB_ID={job}\0".encode() in (process / "environ").read_bytes()
+            if inside and b"pipeline.extract" in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGSTOP)
+                found = True
+        except OSError:  # ended meanwhile, or not ours
+            continue
+    return found
+
+
+def test_too_little_memory_and_too_little_time_are_asked_for_again_in_larger_amounts(slurm, media, local, tmp_path):
+    before = len(accounted(slurm, "JobID"))
+    small = {"mem_mb": 1100, "runtime_min": 10}  # an extract job needs about 1300 MB, with the Snakemake in it
+    changes = {"resources": {"extract": small, "default": {"mem_mb": 1000, "runtime_min": 10}}}
+    log_path = tmp_path / "log"
+    with open(log_path, "w") as log:
+        arguments = command(tmp_path, media, "slurm", *QUICK, "--retries", "4", **changes)
+        started = subprocess.Popen(arguments, env=slurm, stdout=log, stderr=log)
+        try:
+            # The first attempts are killed for their memory; one of the next hangs until its time is over.
+            wait_for(lambda: "Trying to restart job" in log_path.read_text(), 1200)
+            job = wait_for(lambda: [job for job, _ in running(slurm, least=before + CLIPS) if suspend(job)], 1200)[0]
+            subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], env=slurm, check=True)
+            code = started.wait(timeout=2400)
+        finally:
+            started.kill()
+    assert code == 0, log_path.read_text()[-3000:]
+    assert made(tmp_path) == local
+    jobs = accounted(slurm, "JobID,State,ReqMem,TimelimitRaw")[before:]
+    assert sum(memory == "1100M" and state != "COMPLETED" for _, state, memory, _ in jobs) == CLIPS
+    assert [state for number, state, _, _ in jobs if number == job] == ["TIMEOUT"]
+    assert {"1650M", "2200M"} <= {memory for _, _, memory, _ in jobs}
+    assert {"10", "20", "40"} <= {minutes for _, _, _, minutes in jobs}
+
+
+def test_a_generic_cluster_with_a_status_command(slurm, media, local, tmp_path):
+    status = str(ROOT / "workflows" / "profiles" / "generic" / "status.sh")
+    more = ("--cluster-generic-status-cmd", status, "--seconds-between-status-checks", "2", "--latency-wait", "10")
+    ran = subprocess.run(
+        command(tmp_path, media, "generic", *more), env=slurm, capture_output=True, text=True, timeout=1200
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert made(tmp_path) == local
+    asked = [subprocess.run([status, job], env=slurm, capture_output=True, text=True).stdout for job in ("1", "99999")]
+    assert asked == ["success\n", "failed\n"]
+
+
+def test_a_training_and_its_score_are_one_job(slurm, tmp_path):
+    scores = {}
+    for profile, more in (("local", ("--cores", "1")), ("slurm", QUICK)):
+        folder = tmp_path / profile
+        streams = {"audio": "vggish", "visual": "clip-tiny", "motion": "clip-tiny"}
+        training = {"model": "han", "setting": "weak", "config": str(folder / "han.yaml"), **streams}
+        entry = {"encoders": ["clip-tiny", "vggish"], "weights": "random:0", "train": [training]}
+        small = {"mem_mb": 2500, "runtime_min": 20}
+        arguments = command(
+            folder,
+            tmp_path,
+            profile,
+            *more,
+            job_clips=64,
+            datasets={"demo": entry},
+            resources={"extract": small, "train": small, "default": small},
+        )
+        base = os.path.relpath(ROOT / "workflows/config/models/demo/han.yaml", folder)
+        (folder / "han.yaml").write_text(yaml.safe_dump({"base": base, "epochs": 2}))
+        prepare = ["--dataset", "demo", "--media", "run/demo/media", "--out", "run/demo/manifest.parquet"]
+        subprocess.run(
+            [sys.executable, "-m", "pipeline.prepare", *prepare, "--demo-clips", "6,3,3,0,0"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+            capture_output=True,
+        )
+        before = len(accounted(slurm, "JobID"))
+        target = "run/demo/scores/han-weak-0.json"
+        ran = subprocess.run([*arguments, target], env=slurm, capture_output=True, text=True, timeout=1200)
+        assert ran.returncode == 0, ran.stderr[-3000:]
+        scores[profile] = (folder / target).read_bytes()
+        submitted = len(accounted(slurm, "JobID")) - before
+    assert submitted == 2  # extract; train with score
+    assert scores["slurm"] == scores["local"]
