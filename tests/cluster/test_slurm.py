@@ -232,7 +232,10 @@ def test_a_generic_cluster_with_a_status_command(slurm, media, local, tmp_path):
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert made(tmp_path) == local
-    asked = [subprocess.run([status, job], env=slurm, capture_output=True, text=True).stdout for job in ("1", "99999")]
+    ended = [number for number, state in accounted(slurm, "JobID,State") if state == "COMPLETED"][-1]
+    asked = [
+        subprocess.run([status, job], env=slurm, capture_output=True, text=True).stdout for job in (ended, "99999")
+    ]
     assert asked == ["success\n", "failed\n"]
 
 
