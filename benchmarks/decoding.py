@@ -11,7 +11,7 @@ second table multiplies: a device that takes N pictures a second wants N / (pict
 from __future__ import annotations
 
 import argparse
-import os
+import resource
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -31,8 +31,8 @@ ENCODERS = ("vggish", "clip-b32", "r2plus1d", "resnet50:cace2024", "resnet152:ll
 
 def cpu_s() -> float:
     """CPU seconds of this process and of those it has waited for (the ffmpeg of the JPEG route)."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def best(work: Callable[[], None], repeats: int) -> float:

@@ -42,8 +42,8 @@ from benchmarks import measure
 
 #: Largest difference relative to the largest value, for fp32, and smallest cosine of two rows otherwise.
 TOLERANCE, COSINE = 1e-4, 0.999
-# librosa reads mp4 through 16-bit samples, our default decodes to float: log-mels differ in the third digit.
-TOLERANCE_OF = {"vggish": 1e-2, "cnn14:cace2024": 1e-2}
+# librosa reads mp4 through 16-bit samples, our default decodes to float: values differ by 2e-4.
+TOLERANCE_OF = {"vggish": 1e-3}
 
 
 @dataclass(frozen=True)
