@@ -18,6 +18,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from extractors.base import Encoder
 
@@ -31,8 +32,16 @@ _HALF_COSINE = 0.999
 _COMPARED = 2
 
 
+# Work from which a conversion, a few seconds, pays: where ResNet-50, CLIP and VGGish break even on two cores.
+_WORTH_CONVERTING_FLOP = 4e12
+
+
 class Disagreement(Exception):
-    """Converted networks whose rows are not PyTorch's."""
+    """A converted network whose rows are not PyTorch's."""
+
+
+class _NotWorthIt(Exception):
+    """Too little work for a conversion."""
 
 
 def available(device: str | torch.device) -> tuple[str, ...]:
@@ -41,9 +50,12 @@ def available(device: str | torch.device) -> tuple[str, ...]:
     return ("openvino", "torch") if on_cpu and importlib.util.find_spec("openvino") else ("torch",)
 
 
-def install(encoder: Encoder, name: str) -> None:
+def install(encoder: Encoder, name: str, rows: int | None = None) -> None:
     """Have the encoder's network run by the named backend.
 
+    Args:
+        rows: of the feature that will be made; a network whose work is not worth the conversion stays with PyTorch.
+            None converts in any case.
     Raises:
         ValueError: unknown name.
         ImportError: the backend is not installed, or not for the encoder's device.
@@ -55,7 +67,8 @@ def install(encoder: Encoder, name: str) -> None:
     if name == "torch":
         # Convolutions are a tenth to a sixth faster so, on both kinds of device; other weights stay as they are.
         encoder.network.to(memory_format=torch.channels_last)
-    encoder.backend = None if name == "torch" else OpenVINO(encoder)
+    items = None if rows is None else rows * encoder.items_per_row
+    encoder.backend = None if name == "torch" else OpenVINO(encoder, items)
 
 
 def _openvino() -> ModuleType:
@@ -83,10 +96,11 @@ class OpenVINO:
 
     Args:
         encoder: on the CPU.
+        items: inputs of the network that will come; None converts however few.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder, items: int | None = None) -> None:
+        self.encoder, self.items = encoder, items
         self.refusal: str | None = None
         self._programs: dict[tuple[int, ...], Callable[[np.ndarray], np.ndarray]] = {}
 
@@ -95,6 +109,8 @@ class OpenVINO:
         if self.refusal is None and tuple(inputs.shape) not in self._programs:
             try:
                 self._programs[tuple(inputs.shape)] = self._compile(inputs)
+            except _NotWorthIt as reason:
+                self.refusal = str(reason)
             except Exception as error:  # converters raise whatever they like; PyTorch can do all of it
                 self.refusal = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else repr(error)
                 logging.getLogger(__name__).warning("%s runs on PyTorch: %s", self.encoder.spec.name, self.refusal)
@@ -103,17 +119,22 @@ class OpenVINO:
         return torch.from_numpy(self._programs[tuple(inputs.shape)](inputs.numpy()))
 
     def _compile(self, inputs: torch.Tensor) -> Callable[[np.ndarray], np.ndarray]:
+        precision = self.encoder.spec.precision
+        with torch.autocast("cpu", enabled=False), FlopCounterMode(display=False) as counter:
+            expected = self.encoder.forward(inputs[:_COMPARED]).numpy()
+        work = counter.get_total_flops() / len(expected) * (self.items or 0)
+        if self.items is not None and work < _WORTH_CONVERTING_FLOP:
+            raise _NotWorthIt(f"{work:.2g} floating-point operations in all are sooner done than converted")
         openvino = _openvino()
         with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
             warnings.simplefilter("ignore")  # the exporter's remarks on other people's networks
             exported = torch.export.export(_Forward(self.encoder), (inputs.clone(),))
             model = openvino.convert_model(exported)
-        half = self.encoder.spec.precision != "fp32"
         compiled = openvino.Core().compile_model(
             model,
             "CPU",
             {
-                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[self.encoder.spec.precision],
+                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision],
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "ENABLE_CPU_PINNING": False,  # two jobs on one machine would be pinned to the same cores
@@ -124,9 +145,7 @@ class OpenVINO:
         def program(values: np.ndarray) -> np.ndarray:
             return request.infer([np.ascontiguousarray(values)], share_inputs=True)[0]
 
-        with torch.autocast("cpu", enabled=False):
-            expected = self.encoder.forward(inputs[:_COMPARED]).numpy()
-        _compare(program(inputs.numpy())[:_COMPARED], expected, half)
+        _compare(program(inputs.numpy())[:_COMPARED], expected, half=precision != "fp32")
         return program
 
 

@@ -165,6 +165,11 @@ class Encoder(ABC):
         return stack
 
     @property
+    def items_per_row(self) -> int:
+        """Inputs of the network that make one row."""
+        return 1
+
+    @property
     def front_end(self) -> tuple:
         """What decides the result of `prepare`: encoders with equal front ends can share prepared rows."""
         return (type(self).prepare, self.spec.preprocess, self.spec.grid, self.spec.sampler)

@@ -64,6 +64,11 @@ class FrameEncoder(Encoder):
         """The steps on values alone run with the network, so they may differ."""
         return (type(self).prepare, self._geometry, self.spec.grid, self.spec.sampler)
 
+    @property
+    def items_per_row(self) -> int:
+        """Pictures, each encoded alone."""
+        return self.spec.sampler.per_row
+
     @functools.cached_property
     def network(self) -> torch.nn.Module:
         return self.build_network()

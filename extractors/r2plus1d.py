@@ -31,6 +31,11 @@ class R2Plus1D(FrameEncoder):
         if spec.layer != "avgpool" or "mean over frames" in spec.postprocess:
             raise ValueError(f"{spec.name}: the frames of a row are one stack, read out at avgpool without a mean")
 
+    @property
+    def items_per_row(self) -> int:
+        """A row's frames are one stack."""
+        return 1
+
     def build_network(self) -> nn.Module:
         from torchvision.models.video import r2plus1d_18
 

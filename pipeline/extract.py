@@ -26,8 +26,6 @@ from pipeline.store import JOB_CLIPS, FeatureStore, plan
 
 Made = TypeVar("Made")
 
-# Rows in a job from which converting a network to a faster backend, some seconds, pays.
-WORTH_CONVERTING_ROWS = 1024
 MOST_WORKERS = 16
 
 EXAMPLE = """\
@@ -67,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         "--backend",
         default="auto",
         choices=["auto", "torch", "openvino"],
-        help="what runs the networks; auto takes the fastest for larger manifests, equal within rounding",
+        help="what runs the networks; auto takes the fastest that is worth its start; equal within rounding",
     )
     made.add_argument("--tail", default="pad", choices=["pad", "drop"], help="when media ends before the grid does")
     made.add_argument("--workers", type=int, help="decoding processes; 0 decodes in this process")
@@ -153,19 +151,27 @@ def _specs(arguments: argparse.Namespace) -> dict[str, FeatureSpec]:
     return _each(choices, lambda name: specify(name, choices[name], arguments.precision))
 
 
-def _load(arguments: argparse.Namespace, names: list[str], backend: dict[str, str]) -> dict[str, Encoder]:
-    """Encoders with weights, by name."""
-    from extractors.backends import install
+def _load(arguments: argparse.Namespace, rows: dict[str, int]) -> dict[str, Encoder]:
+    """Encoders with weights, by name.
+
+    Args:
+        rows: by name, of a whole job.  What is left of one must not choose the backend, or a resumed run would round
+            differently from one that was never stopped.
+    """
+    from extractors.backends import available, install
     from extractors.base import load
 
     choices = _choices(arguments, _names(arguments))
 
     def loaded(name: str) -> Encoder:
         encoder = load(name, choices[name], arguments.device, arguments.precision)
-        install(encoder, backend[name])
+        if arguments.backend == "auto":
+            install(encoder, available(arguments.device)[0], rows[name])
+        else:
+            install(encoder, arguments.backend)
         return encoder
 
-    return _each(names, loaded)
+    return _each(rows, loaded)
 
 
 def _each(names: Iterable[str], make: Callable[[str], Made]) -> dict[str, Made]:
@@ -180,16 +186,6 @@ def _each(names: Iterable[str], make: Callable[[str], Made]) -> dict[str, Made]:
     if problems:
         raise ValueError("\n  ".join(["cannot load every encoder:", *problems]))
     return made
-
-
-def _backend(arguments: argparse.Namespace, rows: int) -> str:
-    """What runs a network.  It must not depend on the part of the work that is left, or a resumed run would round
-    differently from one that was never stopped."""
-    from extractors.backends import available
-
-    if arguments.backend != "auto":
-        return arguments.backend
-    return available(arguments.device)[0] if rows >= WORTH_CONVERTING_ROWS else "torch"
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -260,8 +256,8 @@ def _extract(arguments: argparse.Namespace) -> int:
     tasks = extraction.tasks(rows, redo)
     wanted = [name for name, spec in specs.items() if any(spec.key in task.keys for task in tasks)]
     job_clips = min(arguments.job_clips, len(manifest))
-    backend = {name: _backend(arguments, job_clips * store.plan(specs[name].key).segments) for name in wanted}
-    encoders = {encoder.spec.key: encoder for encoder in _load(arguments, wanted, backend).values()}
+    job_rows = {name: job_clips * store.plan(specs[name].key).segments for name in wanted}
+    encoders = {encoder.spec.key: encoder for encoder in _load(arguments, job_rows).values()}
     workers = arguments.workers if arguments.workers is not None else default_workers()
     extraction.run(tasks, encoders, arguments.media, workers, arguments.tail, arguments.timeout)
     keys = [spec.key for spec in specs.values()]
