@@ -63,9 +63,12 @@ def main(argv: list[str] | None = None) -> int:
 def _surroundings() -> None:
     import torch
 
+    from extractors.backends import available
+
     for name, version in versions().items():
         print(f"{name:24} {version}")
     print(f"{'cores':24} {os.cpu_count()}")
+    print(f"{'networks on the CPU by':24} {', else '.join(available('cpu'))}")
     print(f"{'CUDA devices':24} {torch.cuda.device_count()}")
     print(f"{'ffmpeg on PATH':24} {shutil.which('ffmpeg') or 'none (a built-in one is used)'}")
 
