@@ -27,7 +27,7 @@ _ABSENT = 2**64 - 1
 _OPEN_SHARDS = 128
 #: Another process may replace a file; a reader notices after this many seconds and until then reads the old one, whole.
 FRESH_S = 1.0
-#: A read that has to go to the disk fetches whole pieces of this size: a narrow clip brings its neighbours along.
+#: A narrow clip that has to come from the disk brings its neighbours along, in aligned pieces of this size.
 _FETCH_BYTES = 128 << 10
 #: Checksums are computed in pieces of this size, while the processor's cache has them and the disk reads on.
 _CHECK_BYTES = 256 << 10
@@ -80,10 +80,12 @@ class _Shard:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                     raise
                 self.nowait = 0
-        first = start - start % _FETCH_BYTES
-        pieces = -(-(start + count - first) // _FETCH_BYTES)
+        if count < _FETCH_BYTES:
+            first = start - start % _FETCH_BYTES
+            count = -(-(start + count - first) // _FETCH_BYTES) * _FETCH_BYTES
+            start = first
         with contextlib.suppress(OSError, AttributeError):  # only advice, which not every system takes
-            os.posix_fadvise(self.file, first, pieces * _FETCH_BYTES, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(self.file, start, count, os.POSIX_FADV_WILLNEED)
         return False
 
     def compare(self, number: int, checksum: int, stored: bytearray) -> None:

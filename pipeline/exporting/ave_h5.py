@@ -14,6 +14,8 @@ Source: the loaders of those repositories; the label rules were checked against 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,8 +78,8 @@ def write(request: Request) -> Export:
     dtype = np.dtype(request.dtype or "float64")
     export = Export(keys, missing=found.missing)
     shapes = {role: (SEGMENTS, *request.store.spec(key).shape) for role, key in keys.items()}
-    for role, key in keys.items():
-        _feature(request, f"{role}_feature", _clips(request.store, key, found, role, shapes[role]), dtype, export)
+    clips = {role: _clips(request.store, key, found, role, shapes[role]) for role, key in keys.items()}
+    _features(request, "", clips, dtype, export)
     write_labels(request.folder, request.manifest, found.rows, export)
     write_orders(request.folder, request.manifest, found.rows, export)
     if request.background:
@@ -101,27 +103,40 @@ def _clips(store: FeatureStore, key: str, found: Coverage, role: str, shape: tup
     return _Clips(store.path, key, shape, [tuple(place) for place in places.tolist()])
 
 
-def _feature(request: Request, name: str, clips: _Clips, dtype: np.dtype, export: Export) -> None:
-    """One feature file; with `visual_feature.h5`, if it has a grid, goes its mean, `visual_feature_vec.h5`."""
+def _features(request: Request, suffix: str, clips: dict[str, _Clips], dtype: np.dtype, export: Export) -> None:
+    """One file per role; with `visual_feature.h5`, if it has a grid, goes its mean, `visual_feature_vec.h5`."""
+    averaged = {role: not suffix and len(part.shape) == 4 for role, part in clips.items()}
+    jobs = (
+        (part.part(positions), dtype.name, averaged[role])
+        for role, part in clips.items()
+        for positions in _groups(part, dtype)
+    )
+    with closing(spread(read, jobs, request.workers, request.scheduler)) as results:
+        for role, part in clips.items():
+            path = request.folder / f"{role}_feature{suffix}.h5"
+            _feature(path, part, dtype, results, averaged[role], export)
+            _read_back(path, part, dtype)
+
+
+def _groups(clips: _Clips, dtype: np.dtype) -> Iterator[range]:
+    return groups(len(clips.places), math.prod(clips.shape) * dtype.itemsize)
+
+
+def _feature(path: Path, clips: _Clips, dtype: np.dtype, results: Iterator, averaged: bool, export: Export) -> None:
     import h5py
 
-    path, count, shape = request.folder / f"{name}.h5", len(clips.places), clips.shape
-    averaged = name == "visual_feature" and len(shape) == 4
+    count, shape = len(clips.places), clips.shape
     means = np.zeros((count if averaged else 0, shape[0], shape[-1]), dtype)
-    row_bytes = math.prod(shape) * dtype.itemsize
-    jobs = ((clips.part(part), dtype.name, averaged) for part in groups(count, row_bytes))
-    done = 0
     with h5py.File(path, "w") as file:
         data = file.create_dataset("avadataset", (count, *shape), dtype)
-        for values, mean in spread(read, jobs, request.workers, request.scheduler):
-            data[done : done + len(values)] = values.astype(dtype, copy=False)
+        for positions in _groups(clips, dtype):
+            values, mean = next(results)
+            data[positions.start : positions.stop] = values.astype(dtype, copy=False)
             if averaged:
-                means[done : done + len(values)] = mean
-            done += len(values)
+                means[positions.start : positions.stop] = mean
     export.arrays[path.name] = {"shape": [count, *shape], "dtype": dtype.name}
     if averaged:
         write_array(path.with_name("visual_feature_vec.h5"), means, export)
-    _read_back(path, clips, dtype)
 
 
 def _read_back(path: Path, clips: _Clips, dtype: np.dtype) -> None:
@@ -147,8 +162,8 @@ def _background(request: Request, dtype: np.dtype, shapes: dict[str, tuple[int, 
     names = {role: request.store.spec(key).key for role, key in export.features.items()}
     keys = {role: store.key(name) for role, name in names.items()}
     found = cover(part, keys)
-    for role, key in keys.items():
-        _feature(request, f"{role}_feature_noisy", _clips(store, key, found, role, shapes[role]), dtype, export)
+    clips = {role: _clips(store, key, found, role, shapes[role]) for role, key in keys.items()}
+    _features(request, "_noisy", clips, dtype, export)
     labels = np.zeros((len(found.rows), len(request.manifest.classes) + 1), np.float32)
     labels[:, -1] = 1
     write_array(request.folder / "labels_noisy.h5", labels, export)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,21 @@ def write(request: Request) -> Export:
     found = cover(request, keys)
     export = Export(keys, missing=found.missing)
     export.dropped = [request.manifest.ids[row] for row in sorted(set(range(len(request.manifest))) - set(found.rows))]
-    for split in request.manifest.splits():
-        rows = [row for row in found.rows if request.manifest.clips[row].split == split]
-        tars = _Tars(request.folder, split or "all")
-        for samples in spread(read, _jobs(request, keys, found, rows), request.workers, request.scheduler):
-            for sample in samples:
-                tars.add(sample)
-        tars.close()
-        export.arrays[f"{split or 'all'}-*.tar"] = {"files": tars.count, "samples": len(rows)}
+    rows = {
+        split: [row for row in found.rows if request.manifest.clips[row].split == split]
+        for split in request.manifest.splits()
+    }
+    jobs = (job for members in rows.values() for job in _jobs(request, keys, found, members))
+    with closing(spread(read, jobs, request.workers, request.scheduler)) as results:
+        for split, members in rows.items():
+            tars, done = _Tars(request.folder, split or "all"), 0
+            while done < len(members):
+                samples = next(results)
+                done += len(samples)
+                for sample in samples:
+                    tars.add(sample)
+            tars.close()
+            export.arrays[f"{split or 'all'}-*.tar"] = {"files": tars.count, "samples": len(members)}
     return export
 
 
