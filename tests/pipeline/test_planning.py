@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 
@@ -85,3 +86,28 @@ def test_files_added_to_a_folder_count_before_its_manifest_is_written_anew(tmp_p
     write()
     assert plans() == foreseen
     assert plans(look=False) == foreseen
+
+
+def test_a_comment_is_no_change_and_other_encoders_are_not_concerned(tmp_path, monkeypatch):
+    for folder in ("extractors", "pipeline"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(planning, "ROOT", tmp_path)
+
+    def digests() -> list[str]:
+        for cached in (planning._code_digest, planning._meaning, planning.encoder_table):
+            cached.cache_clear()
+        return [code_digest([name]) for name in ("vggish", "vgg19")]
+
+    def append(file: str, text: str) -> None:
+        with open(tmp_path / "extractors" / file, "a", encoding="utf-8") as source:
+            source.write(text)
+
+    try:
+        before = digests()
+        append("vggish.py", "\n# A remark.\n")
+        assert digests() == before
+        append("vggish.py", "\nANOTHER = 1\n")
+        assert [a == b for a, b in zip(before, digests(), strict=True)] == [False, True]
+    finally:
+        monkeypatch.undo()
+        digests()
