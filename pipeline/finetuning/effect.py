@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+#: Per cent; a smaller change is a row or two of a small test split.
+_LEAST_GAIN = 1.0
 #: The number of a trained model that is compared.
 _SELECTION, _SPLIT = "best-validation", "test"
 
@@ -33,12 +35,13 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """What the seeds say: a gain counts if every one of at least three has its sign and it exceeds their spread."""
+        """A gain counts if at least three seeds agree on its sign, and it exceeds their spread and 1 %."""
         gains = self.gains
         if len(gains) < 3:
             return f"{len(gains)} seed{'s' if len(gains) != 1 else ''}: nothing follows"
         mean, spread = float(np.mean(gains)), float(np.std(gains, ddof=1))
-        if abs(mean) > spread and min(abs(gain) for gain in gains) > 0 and len({gain > 0 for gain in gains}) == 1:
+        agree = all(gain * mean > 0 for gain in gains)
+        if agree and abs(mean) > max(spread, _LEAST_GAIN):
             return "better" if mean > 0 else "worse"
         return "no difference established"
 

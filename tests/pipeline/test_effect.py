@@ -84,6 +84,7 @@ def test_a_gain_counts_if_every_seed_agrees():
     assert after(3, 4, -1).verdict == "no difference established"
     assert after(0, 4, 4).verdict == "no difference established"
     assert after(1, 1, 30).verdict == "no difference established"
+    assert after(-0.8, -0.8, -0.8).verdict == "no difference established"
     assert Row("x", same, {0: 99.0}).verdict == "1 seed: nothing follows"
     assert Row("x", {1: 1.0, 2: 2.0}, {2: 5.0, 1: 3.0, 7: 0.0}).gains == [2.0, 3.0]
 
