@@ -72,3 +72,10 @@ def store(path: Path, made: Manifest, specs: list[FeatureSpec], absent: set[int]
     for entry in specs:
         fill(filled, made, entry.key, absent)
     return filled
+
+
+def flip(path: Path, offset: int = 20) -> None:
+    """Change one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
