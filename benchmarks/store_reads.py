@@ -3,9 +3,9 @@
 Every layout holds the same rows.  Single clips: `FeatureStore.read` against one row of the HDF5 file and `np.load`.
 Shuffled batches: through torch's `DataLoader`, the peers one clip an item as published code does; the store so too, and
 as `pipeline.batches.loader` reads it.  Warm, and cold (the pages of the files are dropped before every pass with
-posix_fadvise); 0 and 2 workers.  Files are open before the clock starts, except that the store still has to open its
-other shards in a cold pass over single clips.  Passes of the layouts alternate, and the median counts of the ratios
-between passes of one turn: what else the machine does meanwhile hits all alike.
+posix_fadvise); 0 and 2 workers.  Readers are open and have made one pass before the clock starts, so cold means cold
+pages.  Passes of the layouts alternate, and the median counts of the ratios between passes of one turn: what else the
+machine does meanwhile hits all alike.
 
   python benchmarks/store_reads.py --out benchmarks/results
   python benchmarks/store_reads.py --codecs            # why the store compresses as it does
@@ -136,7 +136,7 @@ def once(folder: Path, layout: str, ids: list[str], order: list[int], batch: int
     """Seconds for one pass over `order` by open readers: warm after a first pass, cold after dropping the pages."""
     if batch == 1:
         dataset = DATASETS[layout](folder, ids)
-        for row in order if not cold else order[:1]:
+        for row in order:
             dataset[row]
         if cold:
             drop(folder)
