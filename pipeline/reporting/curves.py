@@ -69,7 +69,7 @@ def curve_figures(run: Run, folder: str) -> list[CurveFigure]:
     """A figure per model below `train` or `finetune`; folders that differ by a trailing seed are one model."""
     models: dict[str, list[dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]]] = {}
     for path in curve_files(run, run.path / folder):
-        series = _series(run, path)
+        series = _series(run, path, 0 if folder == "finetune" else 1)
         if series:
             name = path.parent.relative_to(run.path / folder).as_posix()
             stem, _, seed = name.rpartition("-")
@@ -83,8 +83,12 @@ def curve_figures(run: Run, folder: str) -> list[CurveFigure]:
     return made
 
 
-def _series(run: Run, path: Path) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-    """(split, what) -> x and y, thinned to a bounded number of points.  Epochs count from 1 here, 0 in the files."""
+def _series(run: Run, path: Path, first: int) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """(split, what) -> x and y, thinned to a bounded number of points.
+
+    Args:
+        first: what epoch 0 of the file is called: 1 where it is the first epoch, 0 where it is the state before.
+    """
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for count, entry in enumerate(epochs(run, path)):
         x = entry.get("epoch", entry.get("step", count))
@@ -93,7 +97,7 @@ def _series(run: Run, path: Path) -> dict[tuple[str, str], tuple[np.ndarray, np.
             split = next((_SPLITS[word] for word in words if word in _SPLITS), "train")
             what = " ".join(word for word in words if word not in _SPLITS)
             if what and words[-1] != "s" and not set(words) & set(_LEFT_OUT):
-                points.setdefault((split, what), []).append((x + 1, value))
+                points.setdefault((split, what), []).append((x + first, value))
     found = {}
     for name, pairs in points.items():
         places = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), _POINTS)).round().astype(np.int64))

@@ -73,7 +73,9 @@ def _row(row: dict[str, Any]) -> EffectRow:
     gains = [float(value) for value in row["gains"]]
     change = "—"
     if gains:
-        change = f"{np.mean(gains):+.1f}" + (f" ± {np.std(gains, ddof=1):.1f}" if len(gains) > 1 else "")
+        change = f"{round(float(np.mean(gains)), 1) + 0.0:+.1f}" + (
+            f" ± {np.std(gains, ddof=1):.1f}" if len(gains) > 1 else ""
+        )
     return EffectRow(
         row["measure"], spread(before), spread(after), change, len(gains), str(row["verdict"]), str(row["note"])
     )

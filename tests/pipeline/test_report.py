@@ -439,6 +439,8 @@ def test_learning_curves_of_train_and_finetune(tmp_path: Path) -> None:
     assert curves.seconds_per_epoch(run, tmp_path / "train" / "avel-weak-0") == pytest.approx(1.5)
     (figure,) = curves.curve_figures(run, "finetune")
     assert figure.name == "resnet50"
+    before = curves._series(run, folder / "curves.jsonl", 0)["train", "loss"]
+    assert (before[0].tolist(), before[1].tolist()) == ([0.0], [3.5]), "the state before the first epoch"
     assert any("1 line(s) are no JSON objects" in note for note in run.notes)
 
 
