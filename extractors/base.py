@@ -51,6 +51,8 @@ class MediaView(Protocol):
     """
 
     duration_s: float
+    #: What the container's header says, which may differ from what decodes.
+    stated_s: float
     audio_rate_hz: int
 
     def timeline(self, source: str = "native") -> np.ndarray:

@@ -99,7 +99,7 @@ def _moviepy(media: MediaView, rate: str) -> _Sound:
     samples = np.asarray(media.audio(READER_RATE_HZ, mono=False, resampler="swr"))
     if samples.shape[-1] == 0:
         raise NoAudio("no decoded audio sample")
-    return _Sound(written(samples, media.duration_s, int(rate)), int(rate))
+    return _Sound(written(samples, media.stated_s, int(rate)), int(rate))
 
 
 _SOURCES: dict[str, Callable[..., _Sound]] = {"decode": _decode, "moviepy": _moviepy}

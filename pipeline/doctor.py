@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 class Synthetic:
     """Ten seconds of moving stripes and a chirp, as `extractors.base.MediaView`."""
 
-    duration_s = 10.0
+    duration_s = stated_s = 10.0
     audio_rate_hz = 48_000
 
     def timeline(self, source: str = "native") -> np.ndarray:

@@ -323,7 +323,7 @@ def _receipt(
 
 
 def default_workers() -> int:
-    """Decoders: one per core, which yield to the networks' threads; more than sixteen feed no device faster."""
+    """Decoders: one per core; more than sixteen feed no device faster."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_WORKERS)
 

@@ -150,6 +150,11 @@ class Media:
         return max(self.video_end_s, self.audio_end_s)
 
     @property
+    def stated_s(self) -> float:
+        """Length that the header states; `duration_s` where it states none or the clip lies in a longer file."""
+        return self.duration_s if self._length_s is not None else self._promised_s or self.duration_s
+
+    @property
     def video_end_s(self) -> float:
         """End of the last frame; 0 without video."""
         timeline_s = self.timeline()

@@ -30,8 +30,6 @@ from pipeline.preparation import Failure, Part, Task, prepare_clip
 START_METHOD = "spawn"
 # Shared memory of a worker: ten rows of sixteen 224 x 224 frames take 24 MB.
 _SLOTS, _SLOT_BYTES = 3, 24 << 20
-# Decoding must not keep the threads that feed the device waiting.
-_NICENESS = 5
 
 
 def _quiet_decoders() -> None:
@@ -105,7 +103,6 @@ class _Sender:
 def _work(pipe: Connection, arena: Arena, specs: dict[str, FeatureSpec], folder: Path, tail: str) -> None:
     """Body of a worker process: tasks in, parts and failures out, None after each task."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it stops its workers
-    os.nice(_NICENESS)
     _quiet_decoders()
     encoders = _encoders(specs)
     sender = _Sender(pipe, arena)

@@ -35,6 +35,7 @@ class FakeMedia:
         self.audio_rate_hz = rate_hz if samples is not None else 0
         streams_s = (self._samples.shape[1] / rate_hz, len(self._pictures) / fps)
         self.duration_s = max(streams_s) if duration_s is None else duration_s
+        self.stated_s = self.duration_s
 
     def timeline(self, source: str = "native") -> np.ndarray:
         if source == "native":

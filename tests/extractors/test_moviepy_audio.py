@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from extractors.moviepy_audio import sample_map, stereo, written
+from extractors.spec import Grid
+from extractors.waves import row_pieces
+from tests.extractors.fake_media import FakeMedia
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = np.load(Path(__file__).parent / "golden" / "moviepy_map.npz")
@@ -60,3 +63,15 @@ def test_channels_are_mixed_as_ffmpeg_does():
 def test_short_sounds_stay_inside_what_is_there(duration_s, available):
     found = sample_map(duration_s, available)
     assert ((found >= 0) & (found < max(available, 1))).all()
+
+
+def test_the_length_is_the_one_that_the_header_states():
+    """moviepy reads it from ffmpeg's log; AAC often decodes to a few milliseconds more, which moves its buffer."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 441_344)).astype(np.float32)
+    media = FakeMedia(noise, 44_100)
+    assert media.duration_s > 10.0
+    media.stated_s = 10.0
+    pieces = row_pieces(("moviepy rate=16000", "cut", "mono"), media, Grid().segments(10.0))
+    wanted = written(noise, 10.0).mean(axis=0).reshape(10, 16_000)
+    np.testing.assert_array_equal(pieces, wanted)
+    assert not np.array_equal(written(noise, media.duration_s)[:, :160_000], written(noise, 10.0))
