@@ -198,7 +198,12 @@ def test_interrupted_or_robbed_of_a_decoder_it_ends_cleanly(tmp_path, fault):
     save(tmp_path, [Clip(name, name, duration_s=4.0) for name in names])
     arguments = [*flags(tmp_path, "store", "--job-clips", "4"), "--workers", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.extract", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pipeline.extract", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background of a script is deaf to Ctrl-C, and so would be its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     commits = tmp_path / "store" / "commits"
     deadline_s = time.monotonic() + 120
