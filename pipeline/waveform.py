@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from collections.abc import Iterable, Iterator
 
@@ -55,6 +56,13 @@ def spooled(pieces: Iterable[np.ndarray]) -> np.ndarray:
         return np.memmap(file, np.float32, mode="r").reshape(-1, channels).T
 
 
+def _forget(wave: np.ndarray) -> None:
+    """Pages of a file that were read count as the process's memory until they are given back."""
+    file = getattr(wave, "_mmap", None)
+    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
+
+
 def streamed(wave: np.ndarray, from_hz: int, to_hz: int, mono: bool) -> Iterator[np.ndarray]:
     """(C, n) or (1, n) float32 pieces of what `resample` with soxr_hq gives, in memory that does not follow N."""
     import soxr
@@ -64,6 +72,7 @@ def streamed(wave: np.ndarray, from_hz: int, to_hz: int, mono: bool) -> Iterator
     left = int(np.ceil(wave.shape[1] * (float(to_hz) / from_hz)))
     for start in range(0, wave.shape[1], _STREAMED):
         piece = np.array(wave[:, start : start + _STREAMED])
+        _forget(wave)
         piece = piece.mean(axis=0, keepdims=True) if mono else piece
         if stream is not None:
             last = start + _STREAMED >= wave.shape[1]
