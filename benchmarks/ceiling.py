@@ -232,13 +232,7 @@ def main(argv: list[str] | None = None) -> int:
         count = max(*(clips_of(name, arguments.scale)[1] for name in names), 5 * len(os.sched_getaffinity(0)))
         paths = media.make(folder / "clips", count)
         results = [one_encoder(name, folder, paths, arguments) for name in names]
-    settings = {
-        "precision": arguments.precision,
-        "device": arguments.device,
-        "backend": arguments.backend or measure.best_backend(arguments.device),
-        "repeats": arguments.repeats,
-        "clips": "made, 640x360",
-    }
+    settings = measure.settings(arguments)
     measure.finish(measure.report("ceiling", settings, results), table, draw, arguments.out)
     return 0
 

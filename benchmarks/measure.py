@@ -7,6 +7,7 @@ program runs is the difference of the two times over the difference of the two c
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import shutil
@@ -253,6 +254,17 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+" if changed else "")
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a benchmark of made clips was run with."""
+    return {
+        "precision": arguments.precision,
+        "device": arguments.device,
+        "backend": arguments.backend or best_backend(arguments.device),
+        "repeats": arguments.repeats,
+        "clips": "made, 640x360",
+    }
 
 
 def report(benchmark: str, settings: Mapping[str, Any], results: Any) -> dict[str, Any]:

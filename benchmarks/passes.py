@@ -154,13 +154,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(temporary)
         paths = media.make(folder / "clips", max(arguments.many, 5 * len(os.sched_getaffinity(0))))
         repeats = [once(names, folder, paths, arguments) for _ in range(arguments.repeats)]
-    settings = {
-        "precision": arguments.precision,
-        "device": arguments.device,
-        "backend": arguments.backend or measure.best_backend(arguments.device),
-        "repeats": arguments.repeats,
-        "clips": "made, 640x360",
-    }
+    settings = measure.settings(arguments)
     measure.finish(measure.report("passes", settings, results(names, repeats)), table, draw, arguments.out)
     return 0
 

@@ -75,6 +75,7 @@ def write_archives(folder: Path, labels: LabelStore, names: dict[str, str]) -> l
             if labels.has(clip_id, modality):
                 values[row] = labels.read(clip_id, modality)
     notes = [
+        # A warning to the reader of the file; this project never passes the flag itself.
         "refine_label/*.npz hold Python objects because LSLD's loader expects them: reading needs allow_pickle=True, "
         "so open only archives that you made yourself"
     ]

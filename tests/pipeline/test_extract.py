@@ -30,6 +30,16 @@ def save(folder: Path, clips) -> Path:
     return path
 
 
+def many(folder: Path, count: int) -> None:
+    """Media and manifest of clips that are one file of four seconds under many names."""
+    (folder / "media").mkdir()
+    clip = make.numbered(folder / "clip.mp4", duration_s=4.0)
+    names = [f"c{number:02d}" for number in range(count)]
+    for name in names:
+        os.link(clip, folder / "media" / f"{name}.mp4")
+    save(folder, [Clip(name, name, duration_s=4.0) for name in names])
+
+
 def flags(folder: Path, store: str = "store", *more: str) -> list[str]:
     return [
         "--manifest", str(folder / "manifest.parquet"), "--media", str(folder / "media"),
@@ -189,13 +199,7 @@ def test_encoders_with_one_front_end_prepare_once_and_load_only_when_needed(tmp_
 @pytest.mark.parametrize("fault", ["interrupt", "worker"])
 def test_interrupted_or_robbed_of_a_decoder_it_ends_cleanly(tmp_path, fault):
     """Ctrl-C keeps what is committed and leaves no process; a decoder that is killed costs at most its clip."""
-    media = tmp_path / "media"
-    media.mkdir()
-    clip = make.numbered(tmp_path / "clip.mp4", duration_s=4.0)
-    names = [f"c{number:02d}" for number in range(60)]
-    for name in names:
-        os.link(clip, media / f"{name}.mp4")
-    save(tmp_path, [Clip(name, name, duration_s=4.0) for name in names])
+    many(tmp_path, 60)
     arguments = [*flags(tmp_path, "store", "--job-clips", "4"), "--workers", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.extract", *arguments],
@@ -232,13 +236,7 @@ def test_interrupted_or_robbed_of_a_decoder_it_ends_cleanly(tmp_path, fault):
 
 
 def test_killed_and_run_again_gives_the_same_bytes(tmp_path):
-    media = tmp_path / "media"
-    media.mkdir()
-    clip = make.numbered(tmp_path / "clip.mp4", duration_s=4.0)
-    names = [f"c{number:02d}" for number in range(40)]
-    for name in names:
-        os.link(clip, media / f"{name}.mp4")
-    save(tmp_path, [Clip(name, name, duration_s=4.0) for name in names])
+    many(tmp_path, 40)
     assert main(flags(tmp_path, "whole", "--job-clips", "4")) == 0
     command = [sys.executable, "-m", "pipeline.extract", *flags(tmp_path, "killed", "--job-clips", "4")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
