@@ -32,6 +32,7 @@ ROLES = (
     Role("audio", ("vggish:ave2018", "cnn14:cace2024", "vggish"), (SEGMENTS, 128)),
 )
 FLOAT64_ONLY = "CMRAN, CMBS, CACE-Net, DIMN and DCMR"
+EVALUATED_ROWS, TEST_BATCH = 402, 16
 _CHECKED_ROWS = 64
 
 
@@ -93,7 +94,7 @@ def write(request: Request) -> Export:
         export.dropped = [
             request.manifest.ids[row] for row in sorted(set(range(len(request.manifest))) - {*found.rows})
         ]
-    export.notes += _notes(request, keys, shapes, dtype)
+    export.notes += [*_order_notes(export), *_notes(request, keys, shapes, dtype)]
     return export
 
 
@@ -186,4 +187,21 @@ def _notes(request: Request, keys: dict[str, str], shapes: dict[str, tuple[int, 
     if len(request.manifest.classes) != 28:
         notes.append(f"{len(request.manifest.classes)} classes; unmodified peers have 28 and background")
     notes.append("DMIN opens /data/sliu/work/data/ by absolute path: put or mount the folder there")
+    return notes
+
+
+def _order_notes(export: Export) -> list[str]:
+    """What the peers of this layout demand of the order files; others that carry the files do not share it."""
+    notes = []
+    if not any(name.endswith("_order_match.h5") for name in export.arrays):
+        notes.append("the manifest has no *_order_match split, so the cross-modality files are not written")
+    lengths = {name: export.arrays.get(f"{name}_order.h5", {"shape": [0]})["shape"][0] for name in ("val", "test")}
+    for name, length in lengths.items():
+        if length < EVALUATED_ROWS:
+            notes.append(f"AVE-ECCV18 and PSP need at least {EVALUATED_ROWS} rows in {name}_order.h5, it has {length}")
+    if lengths["test"] % TEST_BATCH == 1:
+        notes.append(
+            f"CMRAN, CMBS, DIMN and CACE-Net break on a last test batch of one sample: {lengths['test']} mod "
+            f"{TEST_BATCH} is 1"
+        )
     return notes

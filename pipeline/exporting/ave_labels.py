@@ -41,16 +41,8 @@ def write_orders(folder: Path, manifest: Manifest, rows: list[int], export: Expo
             split: [row for row, clip in enumerate(manifest.clips) if clip.split == split]
             for split in ("train", "val", "test")
         }
-        export.notes.append("the manifest has no *_order_match split, so the cross-modality files are not written")
     position = {row: new for new, row in enumerate(rows)}
     for name, order in orders.items():
         split, _, match = name.partition("_")
         kept = np.array([position[row] for row in order if row in position], dtype=np.int64)
         write_array(folder / f"{split}_order{'_match' if match else ''}.h5", kept, export, "order")
-    for peer, least, size in (("AVE-ECCV18 and PSP", 402, None), ("CMRAN, CMBS, DIMN and CACE-Net", None, 16)):
-        for name in ("val", "test"):
-            length = export.arrays.get(f"{name}_order.h5", {"shape": [0]})["shape"][0]
-            if least and length < least:
-                export.notes.append(f"{peer} need at least {least} rows in {name}_order.h5, it has {length}")
-            if size and name == "test" and length % size == 1:
-                export.notes.append(f"{peer} break on a last test batch of one sample: {length} mod {size} is 1")

@@ -150,18 +150,24 @@ def published_ave():
     return ave.read(describe("ave"), DATA / "ave")
 
 
-def test_ave_labels_and_orders_equal_the_published_files_cell_by_cell(published_ave, tmp_path):
-    """All 4,143 rows, with features of one number so that the test is quick; 46 rows repeat an earlier video."""
+@pytest.fixture(scope="module")
+def all_of_ave(published_ave, tmp_path_factory):
+    """The export of all 4,143 rows; a feature is one number, the row, so that it is quick."""
+    folder = tmp_path_factory.mktemp("ave")
     spec = factory.spec("vggish", (1,))
-    store = factory.FeatureStore.create(tmp_path / "S", published_ave, [spec])
+    store = factory.FeatureStore.create(folder / "S", published_ave, [spec])
     for block, span in store.blocks(spec.key):
         writer = store.writer(spec.key, block)
         for row in span:
             writer.put(row, np.full((10, 1), row, "float32"), spec.grid.segments(10.0))
         writer.commit()
-    published_ave.save(tmp_path / "M.parquet")
-    assert export(tmp_path, "ave-h5") == 0
-    out = tmp_path / "out"
+    published_ave.save(folder / "M.parquet")
+    assert export(folder, "ave-h5") == 0
+    return folder / "out"
+
+
+def test_ave_labels_and_orders_equal_the_published_files_cell_by_cell(all_of_ave):
+    out = all_of_ave
     published = ["labels.h5", "mil_labels.h5", "labels_closs.h5"]
     orders = [f"{split}_order{match}.h5" for split in ("train", "val", "test") for match in ("", "_match")]
     for name, key in [*((name, "avadataset") for name in published), *((name, "order") for name in orders)]:
@@ -175,6 +181,29 @@ def test_ave_labels_and_orders_equal_the_published_files_cell_by_cell(published_
     np.testing.assert_array_equal(h5(out / "audio_feature.h5")[:, 0, 0], np.arange(4143))
     notes = json.loads((out / "export.json").read_text())["notes"]
     assert not any("402" in note or "mod 16" in note for note in notes)
+
+
+def test_both_rows_of_a_repeated_ave_video_hold_their_own_annotation(all_of_ave):
+    """Expected values are read from the lines of the published file, not from the manifest."""
+    lines = [line.split("&") for line in (DATA / "ave" / "Annotations.txt").read_text().splitlines()]
+    lines = [line for line in lines if line[1] != "VideoID"]
+    rows_of = {}
+    for row, line in enumerate(lines):
+        rows_of.setdefault(line[1], []).append(row)
+    repeated = [row for rows in rows_of.values() if len(rows) > 1 for row in rows]
+    assert len(lines) == 4143
+    assert sum(len(rows) - 1 for rows in rows_of.values()) == 46
+    classes = list(dict.fromkeys(line[0] for line in lines))
+    labels, audio = h5(all_of_ave / "labels.h5"), h5(all_of_ave / "audio_feature.h5")
+    for row in repeated:
+        category, _, _, start_s, end_s = lines[row]
+        expected = np.full(10, len(classes))
+        expected[int(start_s) : int(end_s)] = classes.index(category)
+        np.testing.assert_array_equal(labels[row].argmax(axis=1), expected, err_msg=str(lines[row]))
+        assert (audio[row] == row).all()
+    placed = np.concatenate([h5(all_of_ave / f"{split}_order.h5", "order") for split in ("train", "val", "test")])
+    assert np.isin(repeated, placed).all()
+    assert len(np.unique(placed)) == len(placed) == 4143
 
 
 # ---- llp-npy ---------------------------------------------------------------------------------------------------------
@@ -508,6 +537,8 @@ def test_dgsct_writes_ten_frames_and_ten_seconds_for_every_video(tmp_path, capsy
         "Cat&absentvideo&good&2&5",
     ]
     assert h5(root / "mil_labels.h5").argmax(axis=1).tolist() == [0, 1, 2]
+    notes = json.loads((tmp_path / "out/export.json").read_text())["notes"]
+    assert notes == ["clips without media are black frames and silence"]  # none of ave-h5's peers
     assert main([str(option) for option in [*options, "--out", tmp_path / "less", "--missing", "renumber"]]) == 0
     assert not (tmp_path / "less/data/AVE/wave/absentvideo.npy").exists()
     assert len(h5(tmp_path / "less/data/AVE/labels.h5")) == 2
