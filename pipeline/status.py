@@ -24,6 +24,18 @@ example:
   python -m pipeline.status --run runs/demo --watch 5
 """
 
+#: What a job writes last, by the first part of the name of its log; all others write receipts/<log>.json.
+_LAST = {
+    "prepare": "manifest.parquet",
+    "prepare-teacher": "teacher.parquet",
+    "teach": "teachers/teach.json",
+    "finetune": "{log}/finetune.json",
+    "train": "{log}/train.json",
+    "score": "scores/{name}.json",
+    "effect": "effect.json",
+    "report": "report.html",
+}
+
 
 @dataclass
 class Key:
@@ -51,7 +63,14 @@ class Key:
 
 @dataclass
 class Dataset:
-    """State of one dataset's folder."""
+    """State of one dataset's folder.
+
+    Args:
+        jobs, receipts: extract jobs in all, 0 while no store is planned, and those done.
+        other: number of finished jobs of other kinds.
+        logs: (log, seconds since it last wrote, last line) of jobs that have begun and not ended.
+        reported: the report is there, or no workflow runs that would make one.
+    """
 
     name: str
     keys: list[Key]
@@ -59,6 +78,12 @@ class Dataset:
     receipts: int
     other: dict[str, int]
     logs: list[tuple[str, float, str]]
+    reported: bool
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is under way, and the page that a workflow makes of everything is there, where one runs."""
+        return 0 < self.jobs <= self.receipts and not self.logs and self.reported
 
 
 class Watcher:
@@ -92,15 +117,20 @@ class Watcher:
         if store is not None:
             keys = [self._key(store, key) for key in store]
             jobs = -(-store.facts["clips"] // store.facts["job_clips"])
+        report = (folder / "report.html").is_file()
         done = {
+            "tuned extract jobs": len(list(folder.glob("receipts/extract-tuned/*/*.json"))),
+            "fine-tunings": len(list(folder.glob("finetune/*/finetune.json"))),
             "trainings": len(list(folder.glob("train/*/train.json"))),
             "scores": len(list(folder.glob("scores/*.json"))),
             "exports": len(list(folder.glob("receipts/export-*.json"))),
-            "reports": int((folder / "report.html").is_file()),
+            "reports": int(report),
             "releases": int((folder / "receipts" / "release.json").is_file()),
         }
         receipts = len(list(folder.glob("receipts/extract/*.json")))
-        return Dataset(folder.name, keys, jobs, receipts, {k: n for k, n in done.items() if n}, _open_logs(folder))
+        other = {kind: count for kind, count in done.items() if count}
+        reported = report or not (folder / "logs").is_dir()
+        return Dataset(folder.name, keys, jobs, receipts, other, _open_logs(folder), reported)
 
     def _key(self, store: FeatureStore, key: str) -> Key:
         clips, size = store.facts["clips"], store.plan(key).block_clips
@@ -155,16 +185,18 @@ def _rate(times: list[tuple[int, int]], window_s: float) -> float | None:
 
 
 def _open_logs(folder: Path) -> list[tuple[str, float, str]]:
-    """(job, seconds since it last wrote, last line) of extract jobs that have a log and no receipt yet."""
+    """Jobs that have a log and have not written yet what they write last; Snakemake deletes that before a job runs."""
     found = []
-    for path in sorted((folder / "logs" / "extract").glob("*.log")):
-        if (folder / "receipts" / "extract" / f"{path.stem}.json").exists():
+    for path in sorted((folder / "logs").rglob("*.log")):
+        log = path.relative_to(folder / "logs").with_suffix("").as_posix()
+        kind, _, name = log.partition("/")
+        if (folder / _LAST.get(kind, "receipts/{log}.json").format(log=log, name=name)).exists():
             continue
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 2000))
             lines = file.read().decode("utf-8", "replace").splitlines()
         last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing written yet")
-        found.append((path.stem, max(0.0, time.time() - path.stat().st_mtime), last))
+        found.append((log, max(0.0, time.time() - path.stat().st_mtime), last))
     return found
 
 
@@ -172,8 +204,8 @@ def show(datasets: list[Dataset], logs: int = 8) -> str:
     """The page as text."""
     lines = []
     for entry in datasets:
-        total = entry.jobs or "an unknown number (no store is planned yet)"
-        head = f"{entry.name}: {entry.receipts} of {total} extract jobs done"
+        head = f"{entry.name}: "
+        head += f"{entry.receipts} of {entry.jobs} extract jobs done" if entry.jobs else "no store is planned yet"
         lines.append(head + "".join(f", {count} {what}" for what, count in entry.other.items()))
         if entry.keys:
             lines.append(f"  {'feature':44} {'shards':>11} {'clips':>15} {'clips/s':>8} {'left':>9}")
@@ -185,13 +217,14 @@ def show(datasets: list[Dataset], logs: int = 8) -> str:
             )
         failed: Counter[str] = Counter()
         for key in entry.keys:
-            failed.update({reason: count for reason, count in key.outcomes.items() if reason != "ok"})
+            # A clip that cannot be read has its reason in every feature: it is one clip.
+            failed |= Counter({reason: count for reason, count in key.outcomes.items() if reason != "ok"})
         for reason, count in failed.most_common():
             lines.append(f"  {count:7d} {reason}: {MEANING.get(reason, 'not a known outcome')}")
         if entry.logs:
-            lines.append(f"  {len(entry.logs)} extract jobs have begun and not ended; the last line of their logs:")
-        for job, ago_s, last in sorted(entry.logs, key=lambda item: item[1])[:logs]:
-            lines.append(f"    {job:>6}  {_clock(max(ago_s, 1)):>8} ago  {last[:100]}")
+            lines.append(f"  begun and not ended: {len(entry.logs)}; when they last wrote to their logs, and what:")
+        for log, ago_s, last in sorted(entry.logs, key=lambda item: item[1])[:logs]:
+            lines.append(f"    {log:32} {_clock(max(ago_s, 1)):>8} ago  {last[:100]}")
         if len(entry.logs) > logs:
             lines.append(f"    and {len(entry.logs) - logs} more")
     return "\n".join(lines)
@@ -228,13 +261,9 @@ def main(argv: list[str] | None = None) -> int:
             datasets = watcher.datasets()
             clear = "\x1b[2J\x1b[H" if arguments.watch and sys.stdout.isatty() else ""
             print(f"{clear}{show(datasets)}", flush=True)
-            if not arguments.watch or _finished(datasets):
+            if not arguments.watch or all(entry.finished for entry in datasets):
                 return DONE
             time.sleep(arguments.watch)
-
-
-def _finished(datasets: list[Dataset]) -> bool:
-    return all(entry.jobs and entry.receipts >= entry.jobs for entry in datasets)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The page of a running workflow: counts, rates and reasons from the files that jobs leave."""
 
 import os
+import re
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_counts_rate_and_time_left(run):
     assert (visual.committed, visual.rate, visual.left_s) == (0, None, None)
     assert dict(audio.outcomes) == {"ok": 6, "absent": 2}
     assert (entry.receipts, entry.jobs) == (1, 3)
-    assert [(job, last) for job, _, last in entry.logs] == [("1", "3/8 clips, 0.50/s, ETA 0:10")]
+    assert [(job, last) for job, _, last in entry.logs] == [("extract/1", "3/8 clips, 0.50/s, ETA 0:10")]
 
 
 def test_the_page_says_it_in_words(run, capsys):
@@ -59,12 +60,57 @@ def test_watching_ends_when_the_last_receipt_is_there_and_sees_new_commits(run, 
             factory.fill(store, made, spec.key)
         for job in (1, 2):
             (run / "receipts" / "extract" / f"{job}.json").write_text("{}")
+        (run / "report.html").write_text("")
 
     monkeypatch.setattr(status.time, "sleep", finish)
     assert status.main(["--run", str(run), "--watch", "1"]) == 0
     shown = capsys.readouterr().out
     assert shown.index("8/10") < shown.index("10/10")
     assert "3 of 3 extract jobs done" in shown
+
+
+def test_a_clip_without_rows_counts_once_however_many_features_lack_it(run, capsys):
+    made = factory.manifest(10)
+    store = FeatureStore.create(run / "features", made, [AUDIO, VISUAL], job_clips=4)
+    factory.fill(store, made, VISUAL.key, absent={1}, rows=range(4))
+    assert status.main(["--run", str(run)]) == 0
+    assert re.search(r"^ +2 absent:", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_jobs_of_every_kind_are_under_way_until_they_have_written_their_last_file(run):
+    logs = {
+        "prepare": "manifest.parquet", "prepare-teacher": "teacher.parquet", "teach": "teachers/teach.json",
+        "pseudolabel": "receipts/pseudolabel.json", "finetune/clip-0": "finetune/clip-0/finetune.json",
+        "extract-tuned/clip-0/3": "receipts/extract-tuned/clip-0/3.json",
+        "train/avel-weak-0": "train/avel-weak-0/train.json", "score/avel-weak-0": "scores/avel-weak-0.json",
+        "export-ave-h5": "receipts/export-ave-h5.json", "effect": "effect.json", "report": "report.html",
+        "release": "receipts/release.json", "extract/1": "receipts/extract/1.json",
+    }  # fmt: skip
+    for log, last in logs.items():
+        (run / "logs" / log).parent.mkdir(parents=True, exist_ok=True)
+        (run / "logs" / f"{log}.log").write_text("under way\n")
+        if (run / last).is_file():
+            (run / last).unlink()
+        (entry,) = status.Watcher(run).datasets()
+        assert log in {name for name, _, _ in entry.logs}
+        (run / last).parent.mkdir(parents=True, exist_ok=True)
+        (run / last).write_text("{}")
+        (entry,) = status.Watcher(run).datasets()
+        assert log not in {name for name, _, _ in entry.logs}
+    assert entry.other["fine-tunings"] == entry.other["trainings"] == entry.other["tuned extract jobs"] == 1
+
+
+def test_watching_does_not_end_with_the_extraction(run):
+    for number in (1, 2):
+        (run / "receipts" / "extract" / f"{number}.json").write_text("{}")
+    (entry,) = status.Watcher(run).datasets()
+    assert not entry.finished
+    (run / "report.html").write_text("")
+    (entry,) = status.Watcher(run).datasets()
+    assert entry.finished
+    (run / "logs" / "release.log").write_text("")
+    (entry,) = status.Watcher(run).datasets()
+    assert not entry.finished
 
 
 def test_a_damaged_record_is_no_commit(run):
