@@ -2,8 +2,9 @@
 and writes them there if asked to.
 
 A ten-second clip with picture and sound is written, decoded and prepared as `extract` does it, then its rows are
-encoded in batches of the encoder's own size.  On a CPU both are the process's CPU seconds with one thread, so that a
-busy machine does not change them; on a GPU encoding is wall time.
+encoded in batches of the encoder's own size.  On a CPU both are the process's CPU seconds with one thread: waiting for
+a core does not count, but neighbours on the same memory do (vggish: 1.7 times as much), so use a quiet machine.  On a
+GPU encoding is wall time.
 
     python benchmarks/throughput.py --write                                    # all encoders, this machine's CPU
     python benchmarks/throughput.py --write --device cuda
@@ -105,7 +106,9 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         media_file = clip(Path(folder) / "clip.mp4")
-        for name in options.encoders.split(",") if options.encoders else ENCODERS:
+        names = options.encoders.split(",") if options.encoders else list(ENCODERS)
+        for number, name in enumerate(names, 1):
+            print(f"{number}/{len(names)} {name}", file=sys.stderr, flush=True)  # a large one takes minutes
             try:
                 found = measure(name, media_file, options.device, options.precision, options.repeats)
             except (ImportError, ValueError) as error:  # an optional package is missing: measure the others
