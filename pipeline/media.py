@@ -90,10 +90,15 @@ class Media:
             raise MediaError("not-media", f"{self.path.name}: neither a video nor an audio stream")
         self._promised_s = (self._container.duration or 0) / av.time_base
         self._timeline: np.ndarray | None = None
-        self._decoder: Iterator[av.VideoFrame] | None = None
+        # Where a time stamp is in the timeline; None: frames have to be counted, and none may be skipped.
+        self._places: dict[int, int] | None = None
+        self._audio_packets_end_s: float | None = None
+        self._decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._position = 0
         self._cache: dict[int, np.ndarray] = {}
         self._wanted: set[int] = set()
+        self._keep: set[int] = set()
+        self._horizon = 0
         self._waves: dict[tuple, np.ndarray] = {}
         self._jpegs: list[Path] | None = None
         self._jpeg_folder: tempfile.TemporaryDirectory | None = None
@@ -174,19 +179,21 @@ class Media:
         return float(self._video.average_rate or self._video.guessed_rate or 25)
 
     def check_whole(self) -> None:
-        """Compare what is there with what the header promises.
+        """Compare what is there with what the header promises; costs no decoding.
 
         Raises:
             MediaError: `truncated`.
         """
-        end_s = max(self.video_end_s, self.audio_end_s)
+        self.timeline()  # reads the packets
+        sound_end_s = self.audio_end_s if self._audio_packets_end_s is None else self._audio_packets_end_s
+        end_s = max(self.video_end_s, sound_end_s)
         promised_s = self._promised_s - self._start_s
         if self._length_s is not None:
             promised_s = min(promised_s, self._length_s)
         if promised_s - end_s > _TRUNCATED_S:
             raise MediaError(
                 "truncated",
-                f"{self.path.name}: decodes to {end_s:.2f} s, its header says {promised_s:.2f} s; fetch it again",
+                f"{self.path.name}: ends after {end_s:.2f} s, its header says {promised_s:.2f} s; fetch it again",
             )
 
     # ---- video --------------------------------------------------------------------------------------------------
@@ -196,54 +203,85 @@ class Media:
         if source == "jpeg-r8":
             return np.arange(len(self._dump())) / 8.0
         if self._timeline is None:
-            self._timeline = self._index() if self._video is not None else np.zeros(0)
+            self._timeline = self._index()
         return self._timeline
 
     def _index(self) -> np.ndarray:
         """Presentation times from the packets, which costs no decoding; `frames` checks them while it decodes."""
-        times_s = []
+        stamps: list[int] = []
+        sound_end_s = None
         try:
             # Nothing else reads packets from this container, so it stands at its beginning.
-            for packet in self._container.demux(self._video):
-                if packet.pts is not None and not packet.is_discard:
-                    times_s.append(float(packet.pts * packet.time_base))
+            for packet in self._container.demux([*filter(None, [self._video]), *self._container.streams.audio[:1]]):
+                if packet.pts is None or packet.is_discard:
+                    continue
+                if packet.stream is self._video:
+                    stamps.append(packet.pts)
+                else:
+                    end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    sound_end_s = max(end_s, sound_end_s or 0.0)
         except FFmpegError:
-            return self._count()
-        return self._inside(np.sort(np.array(times_s, dtype=np.float64)))
+            return self._count() if self._video is not None else np.zeros(0)
+        if sound_end_s is not None:
+            self._audio_packets_end_s = sound_end_s - self._origin_s - self._start_s
+        if not stamps:
+            return np.zeros(0)
+        stamps.sort()
+        times_s = np.array([float(stamp * self._video.time_base) for stamp in stamps]) - self._origin_s - self._start_s
+        inside = self._inside(times_s)
+        stamps = [stamps[place] for place in np.flatnonzero(inside)]
+        places = {stamp: place for place, stamp in enumerate(stamps)}
+        if len(places) == len(stamps):
+            self._places = places
+        return times_s[inside]
 
     def _video_number(self) -> int:
         return self._container.streams.video.index(self._video)
 
     def _inside(self, times_s: np.ndarray) -> np.ndarray:
-        times_s = times_s - self._origin_s - self._start_s
+        """Which times, in seconds from the clip's start, belong to the clip."""
+        inside = np.ones(len(times_s), dtype=bool)
         if self._start_s > 0:
-            times_s = times_s[times_s >= -_SLACK_S]
+            inside &= times_s >= -_SLACK_S
         if self._length_s is not None:
-            times_s = times_s[times_s < self._length_s - _SLACK_S]
-        return times_s
+            inside &= times_s < self._length_s - _SLACK_S
+        return inside
 
     def _count(self) -> np.ndarray:
         """Presentation times of the frames that really decode."""
-        times_s = [frame.time for frame in self._decode() if frame.time is not None]
-        return self._inside(np.sort(np.array(times_s, dtype=np.float64)))
+        self._places = None
+        times_s = np.sort(np.array([frame.time for _, frame in self._decode()], dtype=np.float64))
+        return times_s - self._origin_s - self._start_s
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
-        """Frames from a fresh container, in presentation order; ends quietly where the data does."""
+    def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames with their numbers from a fresh container, in presentation order; ends quietly where the data does.
+
+        Frames that nobody wants and that no other frame refers to are not decoded, where time stamps tell which they
+        are; a number is -1 where a frame has a time stamp that no packet had.
+        """
+        number = -1
         with self._open() as container:
             stream = container.streams.video[self._video_number()]
             stream.thread_type = "NONE"
             if self._start_s > 1.0:
                 container.seek(int((self._origin_s + self._start_s - 0.5) * av.time_base), backward=True)
             try:
-                for frame in container.decode(stream):
-                    if frame.time is None:
-                        continue
-                    time_s = frame.time - self._origin_s - self._start_s
-                    if self._start_s > 0 and time_s < -_SLACK_S:
-                        continue
-                    if self._length_s is not None and time_s >= self._length_s - _SLACK_S:
-                        return
-                    yield frame
+                for packet in container.demux(stream):
+                    if self._places is not None:
+                        place = self._places.get(packet.pts, -1)
+                        # What lies beyond the last frame that is wanted now may be wanted for the next rows.
+                        idle = place not in self._keep and 0 <= place < self._horizon
+                        stream.codec_context.skip_frame = "NONREF" if idle else "DEFAULT"
+                    for frame in packet.decode():
+                        if frame.time is None:
+                            continue
+                        time_s = frame.time - self._origin_s - self._start_s
+                        if self._start_s > 0 and time_s < -_SLACK_S:
+                            continue
+                        if self._length_s is not None and time_s >= self._length_s - _SLACK_S:
+                            return
+                        number = number + 1 if self._places is None else self._places.get(frame.pts, -1)
+                        yield number, frame
             except FFmpegError:
                 return  # a damaged tail; the count of frames tells
 
@@ -276,22 +314,28 @@ class Media:
 
     def _read(self, needed: set[int]) -> None:
         """Decode forward until every needed frame is in the cache, keeping the wanted ones on the way."""
+        self.timeline()  # tells which time stamp is which frame
         missing = needed - self._cache.keys()
+        self._keep = needed | self._wanted
+        self._horizon = max(self._keep)
         if self._decoder is None or min(missing) < self._position:
             self._decoder, self._position = self._decode(), 0
-        keep = needed | self._wanted
-        last = max(missing)
-        while self._position <= last:
-            frame = next(self._decoder, None)
-            if frame is None:
+        while missing:
+            number, frame = next(self._decoder, (-1, None))
+            if number < 0 and self._places is not None:
+                # Time stamps of this file do not tell its frames: count them, which skips none.
+                self._places, self._decoder, self._position = None, self._decode(), 0
+                continue
+            if number < 0:
                 raise FramesMissing(
                     "decode-error",
-                    f"{self.path.name}: frame {last} of {len(self.timeline())} does not decode; "
+                    f"{self.path.name}: frame {max(missing)} of {len(self.timeline())} does not decode; "
                     f"{self._position} frames do",
                 )
-            if self._position in keep and self._position not in self._cache:
-                self._cache[self._position] = _upright(frame)
-            self._position += 1
+            if number in self._keep and number not in self._cache:
+                self._cache[number] = _upright(frame)
+            missing.discard(number)
+            self._position = number + 1
 
     def recount(self) -> None:
         """Index the frames by decoding all of them, after `frames` ran into the end too early."""
