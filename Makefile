@@ -11,7 +11,7 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 $(VENV)/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.lock
+	$(RUN) -m pip install -qq --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.lock
 	touch $@
 
 demo: $(VENV)/.installed
@@ -21,12 +21,13 @@ demo: $(VENV)/.installed
 	@echo "features: runs/demo/demo/features     (Zarr; xarray.open_zarr(path, group=KEY))"
 	@echo "release:  runs/demo/demo/release"
 
+# A test process that dies ends the run with the name of its test; restarted ones can hang pytest-xdist for ever.
 test test-all: export OMP_NUM_THREADS := 1
 test: $(VENV)/.installed
-	$(RUN) -m pytest -n $(CORES) --dist loadfile -m "not slow and not parity and not gpu"
+	$(RUN) -m pytest -n $(CORES) --dist loadfile --max-worker-restart 0 -m "not slow and not parity and not gpu"
 
 test-all: $(VENV)/.installed
-	$(RUN) -m pytest -n $(CORES) --dist loadfile
+	$(RUN) -m pytest -n $(CORES) --dist loadfile --max-worker-restart 0
 
 parity: $(VENV)/.installed
 	$(RUN) -m pytest -m parity -rs
