@@ -66,7 +66,10 @@ def test_ave_h5_keeps_rows_in_order_and_a_missing_clip_is_a_row_of_zeros(made, c
     np.testing.assert_allclose(h5(out / "prob_label.h5")[1], [0, 0.5, 0, 0.5], rtol=1e-6)
     (gap,) = json.loads((out / "missing.json").read_text())["rows"]
     assert (gap["row"], gap["feature"], gap["outcome"]) == (3, "audio", "absent")
-    assert "1 clips without features, kept as empty rows" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "1 clips without features, kept as empty rows" in said.out
+    assert "need at least 402 rows in test_order.h5, it has 2" in said.err
+    assert "no *_order_match split" in said.err
 
 
 def test_ave_h5_renumbers_all_files_together(made):
