@@ -185,18 +185,20 @@ def accounted(environment: dict[str, str], what: str) -> list[list[str]]:
     return [line.split("|") for line in shown.splitlines()]
 
 
-def suspend(job: str) -> bool:
-    """Stop the processes of a job's `extract`, as a hanging file system would; whether there were any."""
-    found = False
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            inside = f"SLURM_JOB_ID={job}\0".encode() in (process / "environ").read_bytes()
-            if inside and b"pipeline.extract" in (process / "cmdline").read_bytes():
-                os.kill(int(process.name), signal.SIGSTOP)
-                found = True
-        except OSError:  # ended meanwhile, or not ours
-            continue
-    return found
+def suspend_one(environment: dict[str, str], folder: Path, least: int) -> str | None:
+    """Stop the `extract` of the first job that has one, as a hanging file system would; the job's id."""
+    for job, _ in running(environment, least):
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                # Not the shell, which has all of the command as one argument.
+                extracts = b"\0pipeline.extract\0" in (process / "cmdline").read_bytes()
+                inside = f"SLURM_JOB_ID={job}\0".encode() in (process / "environ").read_bytes()
+                if extracts and inside and (process / "cwd").readlink() == folder:
+                    os.kill(int(process.name), signal.SIGSTOP)
+                    return job
+            except OSError:  # ended meanwhile, or not ours
+                continue
+    return None
 
 
 def test_too_little_memory_and_too_little_time_are_asked_for_again_in_larger_amounts(slurm, media, local, tmp_path):
@@ -210,7 +212,7 @@ def test_too_little_memory_and_too_little_time_are_asked_for_again_in_larger_amo
         try:
             # The first attempts are killed for their memory; one of the next hangs until its time is over.
             wait_for(lambda: "Trying to restart job" in log_path.read_text(), 1200)
-            job = wait_for(lambda: [job for job, _ in running(slurm, least=before + CLIPS) if suspend(job)], 1200)[0]
+            job = wait_for(lambda: suspend_one(slurm, tmp_path, least=before + CLIPS), 1200)
             subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], env=slurm, check=True)
             code = started.wait(timeout=2400)
         finally:
@@ -239,6 +241,89 @@ def test_a_generic_cluster_with_a_status_command(slurm, media, local, tmp_path):
     assert asked == ["success\n", "failed\n"]
 
 
+def prepare_demo(folder: Path, clips: str) -> None:
+    """Manifests and clips of a smaller demo than the graph's own `prepare` would make."""
+    for splits, name in (([], "manifest"), (["--splits", "teacher"], "teacher")):
+        arguments = ["--dataset", "demo", "--media", "run/demo/media", "--out", f"run/demo/{name}.parquet", *splits]
+        subprocess.run(
+            [sys.executable, "-m", "pipeline.prepare", *arguments, "--demo-clips", clips],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+            capture_output=True,
+        )
+
+
+def small_demo(folder: Path) -> dict:
+    """The demo's configuration as it is published, with one training of every kind and with two epochs everywhere.
+
+    Args:
+        folder: where the recipes with two epochs are put.
+    """
+    demo = yaml.safe_load((ROOT / "workflows" / "config" / "demo.yaml").read_text())["datasets"]["demo"]
+    folder.mkdir()
+    for tuning in demo["finetune"]:
+        recipe = ROOT / "workflows" / "config" / "finetune" / f"{tuning['recipe']}.yaml"
+        tuning["recipe"] = str(folder / recipe.name)
+        (folder / recipe.name).write_text(
+            yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"batch": 4, "epochs": 2})
+        )
+    kinds: dict[tuple, dict] = {}
+    for training in demo["train"]:
+        kinds.setdefault((training.get("setting"), "labels" in training, training.get("name")), training)
+    demo["train"] = list(kinds.values())
+    for training in demo["train"]:
+        training.pop("seeds", None)
+        recipe = ROOT / "workflows" / "config" / "models" / "demo" / f"{training['model']}.yaml"
+        training["config"] = str(folder / recipe.name)
+        few = {
+            "base": os.path.relpath(recipe, folder),
+            "settings": {training.get("setting", "supervised"): {"epochs": 2}},
+        }
+        (folder / recipe.name).write_text(yaml.safe_dump(few))
+    return demo
+
+
+def everything(run: Path) -> dict[str, str]:
+    """SHA-256 of every file of a dataset's folder but those that say when and how fast it was made."""
+    found = {}
+    for path in sorted(path for path in run.rglob("*") if path.is_file()):
+        name = path.relative_to(run)
+        if name.parts[0] in ("logs", "benchmarks", "report.html"):
+            continue
+        content = path.read_bytes()
+        if name.name == "curves.json":
+            content = re.sub(rb'"(train|waited)_s": [0-9.e-]+', b"", content)
+        found[name.as_posix()] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def test_the_demo_from_end_to_end_has_the_bytes_of_a_local_run(slurm, tmp_path):
+    demo = small_demo(tmp_path / "recipes")
+    need = {"mem_mb": 3500, "runtime_min": 30}
+    runs = {}
+    # Snakemake tells a command how many threads its rule has, fewer where fewer cores are: sums depend on that.
+    threads = ("--set-threads", "teach=1", "finetune=1", "train=1")
+    for profile, more in (("local", ("--cores", "2")), ("slurm", QUICK)):
+        folder = tmp_path / profile
+        resources = {"extract": need, "train": need, "default": need}
+        changes = {"job_clips": 8, "datasets": {"demo": demo}, "resources": resources}
+        arguments = command(folder, tmp_path, profile, *more, *threads, **changes)
+        prepare_demo(folder, "6,3,3,12,1")
+        before = len(accounted(slurm, "JobID"))
+        with open(tmp_path / f"{profile}.log", "w") as log:
+            code = subprocess.run(arguments, env=slurm, stdout=log, stderr=log, timeout=1700).returncode
+        assert code == 0, (tmp_path / f"{profile}.log").read_text()[-3000:]
+        runs[profile] = everything(folder / "run" / "demo")
+        assert (folder / "run" / "demo" / "report.html").stat().st_size > 10_000
+        submitted = len(accounted(slurm, "JobID")) - before
+    assert submitted >= 15, "the jobs did not go through Slurm"
+    parts = {name.split("/")[0] for name in runs["local"]}
+    assert {"manifest.parquet", "teachers", "features", "labels", "finetune", "train", "scores", "exports"} <= parts
+    assert {"effect.json", "release", "receipts"} <= parts
+    assert runs["slurm"] == runs["local"]
+
+
 def test_a_training_and_its_score_are_one_job(slurm, tmp_path):
     scores = {}
     for profile, more in (("local", ("--cores", "1")), ("slurm", QUICK)):
@@ -258,14 +343,7 @@ def test_a_training_and_its_score_are_one_job(slurm, tmp_path):
         )
         base = os.path.relpath(ROOT / "workflows/config/models/demo/han.yaml", folder)
         (folder / "han.yaml").write_text(yaml.safe_dump({"base": base, "epochs": 2}))
-        prepare = ["--dataset", "demo", "--media", "run/demo/media", "--out", "run/demo/manifest.parquet"]
-        subprocess.run(
-            [sys.executable, "-m", "pipeline.prepare", *prepare, "--demo-clips", "6,3,3,0,0"],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            check=True,
-            capture_output=True,
-        )
+        prepare_demo(folder, "6,3,3,0,0")
         before = len(accounted(slurm, "JobID"))
         target = "run/demo/scores/han-weak-0.json"
         ran = subprocess.run([*arguments, target], env=slurm, capture_output=True, text=True, timeout=1200)
