@@ -8,6 +8,7 @@ on that batch.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import logging
@@ -15,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +79,17 @@ def _openvino() -> ModuleType:
     return importlib.import_module("openvino")
 
 
+@functools.cache
+def _core() -> Any:
+    """OpenVINO's runtime, one for the process and never freed.
+
+    A runtime gives the thread that makes it a stack for signal handlers, and puts the stack before it back when it is
+    freed.  That one is gone if the runtime that it came from was freed earlier; the next signal with a handler
+    (Ctrl-C, a child's end) then kills the process without a word.  Seen with 2026.4.1.
+    """
+    return _openvino().Core()
+
+
 class _Forward(torch.nn.Module):
     """`Encoder.forward` as the module that exporters want."""
 
@@ -130,7 +143,7 @@ class OpenVINO:
             warnings.simplefilter("ignore")  # the exporter's remarks on other people's networks
             exported = torch.export.export(_Forward(self.encoder), (inputs.clone(),))
             model = openvino.convert_model(exported)
-        compiled = openvino.Core().compile_model(
+        compiled = _core().compile_model(
             model,
             "CPU",
             {

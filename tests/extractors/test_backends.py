@@ -2,7 +2,10 @@
 
 import dataclasses
 import importlib.util
+import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from extractors import backends
 from extractors.frame_encoder import FrameEncoder
 from extractors.spec import FeatureSpec, FrameSampler, Grid
 
+ROOT = Path(__file__).resolve().parents[2]
 SPEC = FeatureSpec(
     encoder="small", recipe="default", modality="visual", layer="pool",
     preprocess=("squash size=8 filter=cv2-bilinear", "unit"), postprocess=("mean over frames",),
@@ -124,3 +128,27 @@ def test_unknown_or_unfit_backends_are_refused():
         backends.install(Small(SPEC), "tensorrt")
     assert backends.available("cuda:0") == ("torch",)
     assert backends.available("cpu")[0] == "openvino"
+
+
+def test_signals_are_survived_after_encoders_have_come_and_gone():
+    """A handler runs on the stack that the runtime gave to the thread: that one has to be there still."""
+    code = """
+        import gc, os, signal
+        from extractors import backends
+        from tests.extractors.test_backends import SPEC, Small, batch
+
+        caught = []
+        signal.signal(signal.SIGUSR1, lambda *_: caught.append(True))
+        first, second = Small(SPEC), Small(SPEC)
+        for encoder in (first, second):
+            backends.install(encoder, "openvino")
+            encoder.encode(batch(2))
+            assert encoder.backend.refusal is None
+        for encoder in (first, second):  # in the order in which they came
+            encoder.backend = None
+            gc.collect()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert caught
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, timeout=120, check=False)
+    assert ran.returncode == 0
