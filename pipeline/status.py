@@ -119,6 +119,8 @@ class Watcher:
             jobs = -(-store.facts["clips"] // store.facts["job_clips"])
         report = (folder / "report.html").is_file()
         done = {
+            "teachers": int((folder / _LAST["teach"]).is_file()),
+            "pseudo-labels": int((folder / "receipts" / "pseudolabel.json").is_file()),
             "tuned extract jobs": len(list(folder.glob("receipts/extract-tuned/*/*.json"))),
             "fine-tunings": len(list(folder.glob("finetune/*/finetune.json"))),
             "trainings": len(list(folder.glob("train/*/train.json"))),
@@ -206,7 +208,9 @@ def show(datasets: list[Dataset], logs: int = 8) -> str:
     for entry in datasets:
         head = f"{entry.name}: "
         head += f"{entry.receipts} of {entry.jobs} extract jobs done" if entry.jobs else "no store is planned yet"
-        lines.append(head + "".join(f", {count} {what}" for what, count in entry.other.items()))
+        lines.append(head)
+        if entry.other:
+            lines.append("  " + ", ".join(f"{kind} {count}" for kind, count in entry.other.items()))
         if entry.keys:
             lines.append(f"  {'feature':44} {'shards':>11} {'clips':>15} {'clips/s':>8} {'left':>9}")
         for key in entry.keys:

@@ -98,6 +98,8 @@ def test_jobs_of_every_kind_are_under_way_until_they_have_written_their_last_fil
         (entry,) = status.Watcher(run).datasets()
         assert log not in {name for name, _, _ in entry.logs}
     assert entry.other["fine-tunings"] == entry.other["trainings"] == entry.other["tuned extract jobs"] == 1
+    assert entry.other["teachers"] == entry.other["pseudo-labels"] == 1
+    assert "trainings 1, scores 1, exports 1" in status.show([entry])
 
 
 def test_watching_does_not_end_with_the_extraction(run):
