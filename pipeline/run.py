@@ -45,6 +45,17 @@ def staged_json(path: Path, value: Any) -> Iterator[None]:
         partial.unlink(missing_ok=True)
 
 
+def write_torch(path: str | os.PathLike[str], value: Any) -> None:
+    """Write with `torch.save` so that the file is complete or absent, and the same bytes whatever the process."""
+    import torch
+
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with open(partial, "wb") as file:  # the name of a path would become part of the content
+        torch.save(value, file)
+    os.replace(partial, path)
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, read in pieces."""
     with open(path, "rb") as file:

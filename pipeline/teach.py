@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
-import os
 import sys
 from pathlib import Path
 
 from pipeline.manifest import Manifest
-from pipeline.run import DONE, command, log, receipt, sha256_of, write_json
+from pipeline.run import DONE, command, log, receipt, sha256_of, write_json, write_torch
 
 EXAMPLE = """\
 OUT gets <encoder>.pt, a checkpoint in the published key format for `extract --weights <encoder>=PATH`, <encoder>.json
@@ -68,8 +66,6 @@ def _teach(arguments: argparse.Namespace) -> int:
 
 def _one(arguments: argparse.Namespace, manifest: Manifest, name: str) -> dict:
     """Train and save one teacher; returns its record."""
-    import torch
-
     from extractors.base import build
     from extractors.recipes import recipe
     from pipeline.teaching import LESSONS, prepared, teach
@@ -84,12 +80,8 @@ def _one(arguments: argparse.Namespace, manifest: Manifest, name: str) -> dict:
         lesson,
         lambda step, loss: log(f"{name}: step {step}/{lesson.steps}, loss {loss:.3f}"),
     )
-    content = io.BytesIO()  # a file name would become part of the bytes
-    torch.save({key: value.clone() for key, value in pupil.published().items()}, content)
     path = arguments.out / f"{name}.pt"
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content.getvalue())
-    os.replace(partial, path)
+    write_torch(path, {key: value.clone() for key, value in pupil.published().items()})
     made = {
         "weights": {
             "name": f"{name}-seed{arguments.seed}",

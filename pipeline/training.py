@@ -6,7 +6,6 @@ It knows tensors and a network, and neither stores nor manifests.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.models.base import Model
 from pipeline.predictions import SELECTIONS, measure
 from pipeline.recipes import TrainingRecipe
-from pipeline.run import write_json
+from pipeline.run import write_json, write_torch
 from pipeline.schedules import rate
 
 _FORMAT = 1
@@ -226,7 +225,7 @@ class Training:
             tie = best is not None and value == best[split]["main"] and self.recipe.ties == "later"
             if better or tie:
                 progress.best[selection] = {"epoch": line["epoch"]} | {name: line[name] for name in self.truth}
-                _save(self.network.state_dict(), self.folder / f"{selection}.pt")
+                write_torch(self.folder / f"{selection}.pt", self.network.state_dict())
             if split == "val":
                 progress.stale = 0 if better else progress.stale + 1
         if self.recipe.patience is not None and progress.stale >= self.recipe.patience:
@@ -242,7 +241,7 @@ class Training:
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "progress": vars(self.progress),
         }
-        _save(state, self.folder / "checkpoint.pt")
+        write_torch(self.folder / "checkpoint.pt", state)
         lines = self.progress.history
         write_json(self.folder / "curves.json", lines)
 
@@ -271,10 +270,3 @@ class Training:
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
         self.progress = Progress(**state["progress"])
         return True
-
-
-def _save(value: Any, path: Path) -> None:
-    """Write with torch.save so that the file is complete or absent."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    torch.save(value, partial)
-    os.replace(partial, path)

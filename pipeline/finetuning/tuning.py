@@ -5,7 +5,6 @@ Every draw is seeded by (seed, epoch, clip), so nothing but epoch, weights and o
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from pipeline.finetuning.losses import info_nce
 from pipeline.finetuning.pair import Pair, backward
 from pipeline.finetuning.recipe import FinetuneRecipe
 from pipeline.metrics.retrieval import recall_at
-from pipeline.run import write_json
+from pipeline.run import write_json, write_torch
 from pipeline.schedules import rate
 
 _FORMAT = 1
@@ -226,7 +225,7 @@ class Tuning:
         if not progress.best or value > progress.best["value"]:
             progress.best, progress.stale = {"epoch": epoch, "value": value, "retrieval": retrieval}, 0
             if self.rank == 0:
-                save(self.pair.state_dict(), self.folder / "best.pt")
+                write_torch(self.folder / "best.pt", self.pair.state_dict())
         else:
             progress.stale += 1
             if self.recipe.patience is not None and progress.stale >= self.recipe.patience:
@@ -243,7 +242,7 @@ class Tuning:
                 "optimizer": self.optimizer.state_dict(),
                 "progress": vars(self.progress),
             }
-            save(state, self.folder / "checkpoint.pt")
+            write_torch(self.folder / "checkpoint.pt", state)
             write_json(self.folder / "curves.json", self.progress.history)
 
     def resume(self) -> bool:
@@ -273,13 +272,6 @@ class Tuning:
         """The best weights, where there is a validation split; else the last ones stay."""
         if self.validation is not None:
             self.pair.load_state_dict(torch.load(self.folder / "best.pt", map_location="cpu", weights_only=True))
-
-
-def save(value: Any, path: Path) -> None:
-    """torch.save, complete or absent."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    torch.save(value, partial)
-    os.replace(partial, path)
 
 
 def numbered(names: Sequence[str]) -> Tensor:

@@ -289,8 +289,8 @@ def everything(run: Path) -> dict[str, str]:
     found = {}
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         name = path.relative_to(run)
-        if name.parts[0] in ("logs", "benchmarks", "report.html"):
-            continue
+        if name.parts[0] in ("logs", "benchmarks", "report.html") or name.name == "checkpoint.pt":
+            continue  # a checkpoint holds the curves, and they the seconds of every epoch
         content = path.read_bytes()
         if name.name == "curves.json":
             content = re.sub(rb'"(train|waited)_s": [0-9.e-]+', b"", content)
