@@ -10,6 +10,7 @@ Source: Fan et al., NeurIPS 2023; fyyCS/LSLD@d34c988, `refineLabel` and `getVisu
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,15 +102,24 @@ def write_archives(folder: Path, labels: LabelStore, names: dict[str, str]) -> l
     return notes
 
 
+class _AsTensor:
+    """Pickled as a CPU tensor: torch's own pickles hold addresses in memory, other ones in every process."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        import torch
+
+        return torch.FloatTensor, (self.values,)
+
+
 def _write(path: Path, names: dict[str, str], audio: np.ndarray, visual: np.ndarray) -> None:
     """Keys `label_a`, `label_v`, each a 0-d object array around {file id: CPU tensor (T, C) float32}."""
-    import torch
-
     path.parent.mkdir(parents=True, exist_ok=True)
     entries = {}
     for key, values in (("label_a", audio), ("label_v", visual)):
-        # A tensor that is a view would be pickled with the storage of all clips.
-        tensors = {name: torch.from_numpy(rows.copy()) for name, rows in zip(names.values(), values, strict=True)}
+        tensors = {name: _AsTensor(rows) for name, rows in zip(names.values(), values, strict=True)}
         entries[key] = np.array(tensors, dtype=object)
     beside = path.with_name(path.name + ".partial")
     with open(beside, "wb") as file:

@@ -1,6 +1,9 @@
 """LSLD's two label files against its published steps, written out as loops."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from pipeline.labels import Labelling, LabelStore, Scoring, create
 from pipeline.manifest import Clip, Manifest
 from tests.pipeline import store_factory as factory
 
+ROOT = Path(__file__).resolve().parents[3]
 CLASSES = ("Speech", "Car", "Dog")
 MANIFEST = Manifest(
     "llp", tuple(Clip(f"video-{row:05d}_0_10", f"video-{row:05d}", 0.0, 10.0, "train") for row in range(6)), CLASSES
@@ -110,6 +114,18 @@ def test_both_archives_hold_what_lsld_computes(tmp_path):
     np.testing.assert_array_equal(second["label_a"], sound)
     np.testing.assert_allclose(second["label_v"], step_two(wanted["labels"], wanted["cosines"]), rtol=1e-6)
     assert not np.array_equal(second["label_v"], first["label_v"])
+
+
+def test_the_bytes_are_the_same_in_every_process(tmp_path):
+    code = (
+        "import sys, numpy as np, pathlib; from pipeline.exporting import lsld; "
+        "held = np.empty(int(sys.argv[2]));"  # other addresses in memory
+        "rows = np.random.default_rng(0).random((2, 10, 3), dtype=np.float32); "
+        "lsld._write(pathlib.Path(sys.argv[1]), {'a': 'a', 'b': 'b'}, rows, rows)"
+    )
+    for name, held in (("one", "1"), ("two", "1000000")):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name), held], cwd=ROOT, check=True)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 @pytest.mark.parametrize(
