@@ -1,0 +1,45 @@
+"""Tables of scores equal the files of `pipeline.score`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.reporting import gather, scores
+from pipeline.run import write_json
+from tests.pipeline.reporting.parsed_page import Elements
+
+
+def test_scores_equal_the_files_of_score(run_folder: Path, page: str) -> None:
+    contents = [json.loads(path.read_text()) for path in sorted((run_folder / "scores").glob("*.json"))]
+    honest = [c["runs"][0]["scores"]["best-validation"]["test"]["accuracy"] for c in contents if c["model"] == "avel"]
+    (table,) = scores.score_tables(gather.open_run(run_folder))
+    avel, cace = table.groups
+    assert (avel.model, avel.seeds, cace.model) == ("avel", ["0", "1", "2"], "cace_net")
+    assert avel.scores["accuracy"] == honest
+    assert table.references["chance"]["accuracy"] == pytest.approx(25.0)
+    # 4 of 10 seconds of every clip hold an event, by construction.
+    assert table.references["always background"]["accuracy"] == pytest.approx(60.0)
+    words = Elements(page).words
+    assert f"{np.mean(honest):.1f} ± {np.std(honest, ddof=1):.1f}" in words
+    assert "random weights" in words
+    assert "accuracy 72.7" in words
+
+
+def test_avvp_scores_have_all_columns(tmp_path: Path) -> None:
+    table = {"A": 50.0, "V": 40.0, "AV": 30.0, "Type": 40.0, "Event": 45.0}
+    test = {"test": {"main": 40.0, "segment": table, "event": {name: value - 10 for name, value in table.items()}}}
+    content = {
+        "stage": "score", "model": "han", "setting": "weak", "task": "avvp", "features": {},
+        "references": {"test": {"nothing": {"segment": {"Type": 8.0}, "event": {"Type": 8.0}}}},
+        "runs": [{"seed": seed, "scores": {"best-validation": test, "best-test": test}} for seed in (0, 1)],
+    }  # fmt: skip
+    write_json(tmp_path / "scores" / "han-weak.json", content)
+    (found,) = scores.score_tables(gather.open_run(tmp_path))
+    assert found.headline == "segment Type"
+    assert found.columns[:6] == ["segment A", "segment V", "segment AV", "segment Type", "segment Event", "event A"]
+    assert found.groups[0].cell("event Event") == "35.0 ± 0.0"
+    assert found.references["nothing"]["segment Type"] == 8.0
