@@ -74,10 +74,10 @@ _CLIP = ("feature_type=clip", "model_name=custom", "extraction_fps=1")
 _RESNET = ("feature_type=resnet", "model_name=resnet50", "extraction_fps=1")
 _VGGISH = ("feature_type=vggish",)
 VIDEO_FEATURES: dict[str, Workload] = {
-    "clip-b32": Workload(("clip-b32",), 2, 18, (_CLIP,)),
-    "resnet50": Workload(("resnet50",), 2, 18, (_RESNET,)),
-    "vggish": Workload(("vggish",), 8, 72, (_VGGISH,)),
-    "all three": Workload(("clip-b32", "resnet50", "vggish"), 2, 18, (_CLIP, _RESNET, _VGGISH)),
+    "clip-b32": Workload(("clip-b32",), 4, 36, (_CLIP,)),
+    "resnet50": Workload(("resnet50",), 4, 36, (_RESNET,)),
+    "vggish": Workload(("vggish",), 8, 136, (_VGGISH,)),
+    "all three": Workload(("clip-b32", "resnet50", "vggish"), 2, 16, (_CLIP, _RESNET, _VGGISH)),
 }
 
 
