@@ -452,7 +452,17 @@ def main(argv: list[str] | None = None) -> int:
     workloads = {name: _scaled(known[name], arguments.scale) for name in names}
     arguments.seconds = media.DURATION_S if arguments.media is None else None
 
-    results = []
+    settings = {
+        "against": arguments.against,
+        "clips": f"made, {arguments.size}" if arguments.media is None else "real",
+        "repeats": arguments.repeats,
+        "device": arguments.device,
+        "backend": arguments.backend or measure.best_backend(arguments.device),
+        "extract": arguments.extract,
+        "tolerance": {"relative": TOLERANCE, "relative_of": TOLERANCE_OF, "cosine": COSINE},
+    }
+    file = "end_to_end" if arguments.against == "loop" else "end_to_end_video_features"
+    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="clave-end-to-end-") as temporary:
         folder = arguments.work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -465,17 +475,9 @@ def main(argv: list[str] | None = None) -> int:
             reference = VideoFeatures(arguments.reference, arguments.reference_python.absolute(), Path(temporary))
         for name, workload in workloads.items():
             results.append(one_workload(bench, name, workload, reference, measure.log))
-    settings = {
-        "against": arguments.against,
-        "clips": f"made, {arguments.size}" if arguments.media is None else "real",
-        "repeats": arguments.repeats,
-        "device": arguments.device,
-        "backend": arguments.backend or measure.best_backend(arguments.device),
-        "extract": arguments.extract,
-        "tolerance": {"relative": TOLERANCE, "relative_of": TOLERANCE_OF, "cosine": COSINE},
-    }
-    name = "end_to_end" if arguments.against == "loop" else "end_to_end_video_features"
-    measure.finish(measure.report("end_to_end", settings, results), table, draw, arguments.out, name)
+            if arguments.out is not None:  # hours of work: what is cut off later keeps what it has
+                measure.save(measure.report("end_to_end", settings, results), draw, arguments.out, file)
+    measure.finish(measure.report("end_to_end", settings, results), table, draw, arguments.out, file)
     equal = all(found["equal"] for entry in results for rows in entry["rows"].values() for found in rows.values())
     return 0 if equal else 1
 

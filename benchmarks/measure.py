@@ -291,12 +291,15 @@ def finish(
     name: str | None = None,
 ) -> None:
     """Print the table; with a folder also write NAME.json and NAME.svg."""
+    print(table(made), flush=True)
+    if out is not None:
+        save(made, draw, out, name or made["benchmark"])
+
+
+def save(made: Mapping[str, Any], draw: Callable[[Mapping[str, Any], Any], None], out: Path, name: str) -> None:
+    """Write NAME.json and NAME.svg."""
     from pipeline.run import write_json
 
-    print(table(made), flush=True)
-    if out is None:
-        return
-    name = name or made["benchmark"]
     write_json(out / f"{name}.json", made)
     figure = _figure()
     draw(made, figure)
