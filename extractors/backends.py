@@ -67,8 +67,11 @@ def install(encoder: Encoder, name: str, rows: int | None = None) -> None:
     if name not in available(encoder.device):
         raise ImportError(f"backend {name} needs a CPU device and the package: pip install {name}")
     if name == "torch":
-        # Convolutions are a tenth to a sixth faster so, on both kinds of device; other weights stay as they are.
-        encoder.network.to(memory_format=torch.channels_last)
+        # Convolutions are a tenth to a sixth faster so, on both kinds of device; other weights, those over time among
+        # them, stay as they are.
+        for weight in encoder.network.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.to(memory_format=torch.channels_last)
     items = None if rows is None else rows * encoder.items_per_row
     encoder.backend = None if name == "torch" else OpenVINO(encoder, items)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from extractors.backends import install
 from extractors.base import ENCODERS, Encoder, NoAudio, NoVideo, build, load, names
 from extractors.recipes import recipe
 from extractors.spec import FeatureSpec, FrameSampler
@@ -167,3 +168,5 @@ def test_encode(name):
     neighbour = torch.stack([batch[0], torch.zeros_like(batch[1])])
     assert torch.equal(encoder.encode(neighbour)[0], rows[0])
     assert not torch.equal(rows[0], rows[1])
+    install(encoder, "torch")  # as extraction does it on a GPU: other layout of the weights, same rows
+    torch.testing.assert_close(encoder.encode(batch), rows, rtol=1e-3, atol=1e-4 * float(rows.float().abs().max()))

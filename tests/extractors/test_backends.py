@@ -97,6 +97,26 @@ def test_parts_come_back_in_order(monkeypatch):
     assert np.ptp(expected.numpy(), axis=0).max() > 1e-3, "rows cannot be told apart"
 
 
+class OverTime(Small):
+    """Weights of five dimensions."""
+
+    def build_network(self):
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Conv3d(3, 5, (1, 3, 3)), torch.nn.Conv3d(5, 5, (1, 6, 6))).eval()
+
+    def forward(self, inputs):
+        return self.network(inputs[:, :, None]).flatten(1)
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_convolutions_over_time_run_on_every_backend(name):
+    encoder = OverTime(SPEC)
+    expected = encoder.encode(batch(4))
+    backends.install(encoder, name)
+    np.testing.assert_allclose(encoder.encode(batch(4)), expected, atol=2e-6)
+    assert getattr(encoder.backend, "refusal", None) is None
+
+
 def test_bf16_is_near_fp32():
     encoder = Small(SPEC)
     expected = encoder.encode(batch(6))
