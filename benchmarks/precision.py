@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import clips as media
 from benchmarks import measure
+from benchmarks.agreement import compare, cosines
 
 ENCODERS = (
     *("vgg19", "resnet50", "resnet152", "r2plus1d", "clip-b32", "clip-l14", "swin-v2-l"),
@@ -44,12 +45,6 @@ def rows_of(name: str, precision: str, device: str, backend: str, batch: Any) ->
     return rows.reshape(len(rows), -1).astype(np.float64), getattr(encoder.backend, "refusal", None)
 
 
-def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """(T,) of two (T, d)."""
-    length = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    return (ours * theirs).sum(axis=1) / np.maximum(length, 1e-30)
-
-
 def one_encoder(name: str, device: str) -> dict[str, Any]:
     """Numbers of one encoder."""
     from extractors.backends import available
@@ -66,9 +61,9 @@ def one_encoder(name: str, device: str) -> dict[str, Any]:
             if (backend, precision) == ("torch", "fp32"):
                 continue
             rows, refusal = rows_of(name, precision, device, backend, batch)
-            difference = float(np.abs(rows - expected).max() / np.abs(expected).max())
-            other = {"backend": backend, "precision": precision, "refusal": refusal, "difference": difference}
-            found["others"].append(other | {"cosine": float(cosines(rows, expected).min())})
+            difference, cosine = compare(rows, expected)
+            other = {"backend": backend, "precision": precision, "refusal": refusal}
+            found["others"].append(other | {"difference": difference, "cosine": cosine})
     return found
 
 

@@ -1,30 +1,12 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from benchmarks import clips, end_to_end, loop, measure
+from benchmarks import agreement, clips, end_to_end, loop, measure
 from pipeline import extract
 from pipeline.store import FeatureStore
 
 ENCODER = "clip-tiny"
-
-
-def test_compare_reports_scale_and_direction():
-    rows = np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)
-    assert end_to_end.compare(rows, rows) == (0.0, pytest.approx(1.0))
-    relative, cosine = end_to_end.compare(rows, rows + np.array([[0.0, 0.04], [0.0, 0.0]]))
-    assert (relative, cosine) == (pytest.approx(0.04 / 4.04), pytest.approx(1.0, abs=1e-4))
-    assert end_to_end.compare(rows, rows[::-1]) == (pytest.approx(1.0), 0.0)
-    with pytest.raises(ValueError, match="ours is"):
-        end_to_end.compare(rows, rows[:1])
-
-
-def test_agreement_is_by_difference_for_fp32_and_by_direction_otherwise():
-    assert end_to_end.agreement("resnet50", "fp32", 5e-5, 1.0)["equal"]
-    assert not end_to_end.agreement("resnet50", "fp32", 5e-4, 1.0)["equal"]
-    assert end_to_end.agreement("resnet50", "bf16", 5e-2, 0.9995)["equal"]
-    assert not end_to_end.agreement("resnet50", "bf16", 5e-2, 0.99)["equal"]
 
 
 def test_ratios_of_costs():
@@ -50,9 +32,9 @@ def test_the_loop_makes_the_rows_of_the_pipeline(tmp_path: Path):
     theirs = {path.stem: np.load(tmp_path / "loop" / ENCODER / f"{path.stem}.npy") for path in paths}
     assert list(ours) == list(FeatureStore.open(store).ids) == list(theirs)
     for clip in ours:
-        relative, _ = end_to_end.compare(ours[clip], theirs[clip])
-        assert end_to_end.agreement(ENCODER, "fp32", relative, 1.0)["equal"]
+        relative, _ = agreement.compare(ours[clip], theirs[clip])
+        assert agreement.agreement(ENCODER, "fp32", relative, 1.0)["equal"]
     # The tolerance tells one second's frame from the next one's, and one clip from another.
     first, second = theirs.values()
-    assert end_to_end.compare(ours[paths[0].stem], np.roll(first, 1, axis=0))[0] > 10 * end_to_end.TOLERANCE
-    assert end_to_end.compare(ours[paths[0].stem], second)[0] > 10 * end_to_end.TOLERANCE
+    assert agreement.compare(ours[paths[0].stem], np.roll(first, 1, axis=0))[0] > 10 * agreement.TOLERANCE
+    assert agreement.compare(ours[paths[0].stem], second)[0] > 10 * agreement.TOLERANCE
