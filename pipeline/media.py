@@ -323,8 +323,10 @@ class Media:
         while missing:
             number, frame = next(self._decoder, (-1, None))
             if number < 0 and self._places is not None:
-                # Time stamps of this file do not tell its frames: count them, which skips none.
+                # Time stamps of this file do not tell its frames: count them, all of them, also those told before.
                 self._places, self._decoder, self._position = None, self._decode(), 0
+                self._cache.clear()
+                missing = set(needed)
                 continue
             if number < 0:
                 raise FramesMissing(

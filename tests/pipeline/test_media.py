@@ -213,3 +213,11 @@ def test_frames_whose_time_stamps_no_packet_has_are_counted(tmp_path):
         media._places = {stamp + 1: place for stamp, place in media._places.items()}
         assert [make.read_number(frame) for frame in media.frames(np.array([40, 3]))] == [40, 3]
         assert media._places is None
+
+
+def test_frames_told_before_a_file_proves_odd_are_counted_again(tmp_path):
+    with Media(make.numbered(tmp_path / "a.mp4", duration_s=2.0)) as media:
+        media.timeline()
+        # The first half is told wrongly, and the second not at all.
+        media._places = {stamp: place + 1 for stamp, place in media._places.items() if place < 25}
+        assert [make.read_number(frame) for frame in media.frames(np.array([3, 40]))] == [3, 40]
