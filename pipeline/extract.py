@@ -10,19 +10,19 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
-from extractors.base import Encoder
-from extractors.spec import FeatureSpec
+from pipeline import forkserver
 from pipeline.allocator import keep_freed_memory
-from pipeline.extraction import Extraction
 from pipeline.manifest import Manifest
-from pipeline.manifest_file import ManifestFile
+from pipeline.manifest_file import JOB_CLIPS, ManifestFile
 from pipeline.outcomes import MEANING
 from pipeline.run import DONE, TOO_MANY_FAILED, command, log, receipt, write_json
-from pipeline.store import JOB_CLIPS, FeatureStore, plan
+
+if TYPE_CHECKING:  # they take seconds to load, in which the decoders' server loads its own
+    from extractors.base import Encoder
+    from extractors.spec import FeatureSpec
+    from pipeline.store import FeatureStore
 
 Made = TypeVar("Made")
 
@@ -207,7 +207,10 @@ def _rows(arguments: argparse.Namespace, manifest: ManifestFile) -> range:
 
 def _describe(arguments: argparse.Namespace) -> int:
     """Print what an extraction would make."""
+    import numpy as np
+
     from extractors.recipes import recipe
+    from pipeline.layout import plan
 
     manifest = Manifest.load(arguments.manifest)
     print(
@@ -241,6 +244,12 @@ def _size(count: float) -> str:
 def _extract(arguments: argparse.Namespace) -> int:
     if arguments.media is None or arguments.store is None:
         raise ValueError("--media and --store are needed (or --describe)")
+    workers = arguments.workers if arguments.workers is not None else default_workers()
+    if workers:
+        forkserver.begin()
+    from pipeline.extraction import Extraction
+    from pipeline.store import FeatureStore
+
     keep_freed_memory()
     if not arguments.media.is_dir():
         raise FileNotFoundError(f"--media {arguments.media}: no such folder")
@@ -258,7 +267,6 @@ def _extract(arguments: argparse.Namespace) -> int:
     job_clips = min(arguments.job_clips, len(manifest))
     job_rows = {name: job_clips * store.plan(specs[name].key).segments for name in wanted}
     encoders = {encoder.spec.key: encoder for encoder in _load(arguments, job_rows).values()}
-    workers = arguments.workers if arguments.workers is not None else default_workers()
     extraction.run(tasks, encoders, arguments.media, workers, arguments.tail, arguments.timeout)
     keys = [spec.key for spec in specs.values()]
     counts = {key: _counts(store, key, rows) for key in keys}

@@ -19,11 +19,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from extractors.spec import FeatureSpec
 from pipeline.manifest import Manifest
-from pipeline.manifest_file import ManifestFile
+from pipeline.manifest_file import JOB_CLIPS, ManifestFile
 from pipeline.outcomes import CODES, OUTCOMES
 
-#: Clips of one job at the finest; every block size divides it.
-JOB_CLIPS = 256
 ARRAYS = ("values", "segments", "length", "outcome")
 _BLOCK_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _FORMAT = 1
 #: Clips of one row group.  Each has a digest of its own, so that a job can check its part without the rest.
 PART_CLIPS = 4096
+#: Clips of one job at the finest; every block size of a store divides it.
+JOB_CLIPS = 256
 
 
 def write(manifest: Manifest, path: str | os.PathLike[str]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
-import os
 import signal
 import time
 from collections import deque
@@ -23,11 +22,10 @@ import torch
 
 from extractors.base import Encoder, build
 from extractors.spec import FeatureSpec
+from pipeline import forkserver
 from pipeline.arena import Arena
 from pipeline.preparation import Failure, Part, Task, prepare_clip
 
-# Forked children would inherit the locks of the numerical libraries' threads.
-START_METHOD = "spawn"
 # Shared memory of a worker: ten rows of sixteen 224 x 224 frames take 24 MB.
 _SLOTS, _SLOT_BYTES = 3, 24 << 20
 
@@ -191,20 +189,16 @@ class WorkerPool:
         yield from self._run_processes(deque(tasks))
 
     def _start(self) -> tuple[multiprocessing.Process, Connection, Arena]:
-        context = multiprocessing.get_context(START_METHOD)
-        ours, theirs = context.Pipe()
         arena = Arena(_SLOTS, _SLOT_BYTES)
-        process = context.Process(
-            target=_work, args=(theirs, arena, self.specs, self.folder, self.tail), daemon=True, name="clave-decoder"
-        )
-        # Read by the numerical libraries when they are loaded in the child.
-        saved = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        os.environ.update(dict.fromkeys(saved, "1"))
-        try:
+        with forkserver.context() as context:
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_work,
+                args=(theirs, arena, self.specs, self.folder, self.tail),
+                daemon=True,
+                name="clave-decoder",
+            )
             process.start()
-        finally:
-            for name, value in saved.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
         theirs.close()
         return process, ours, arena
 

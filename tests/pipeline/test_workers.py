@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from extractors.spec import Grid
-from pipeline import preparation, workers
+from pipeline import forkserver, preparation, workers
 from pipeline.manifest import Clip
 from pipeline.preparation import Failure, Part, Task, prepare_clip
 from pipeline.workers import WorkerPool
@@ -66,9 +66,9 @@ def _raise_on_b(task, encoders, folder, tail):
     ("fault", "outcome"), [(_die_on_b, "crashed"), (_hang_on_b, "timeout"), (_raise_on_b, "decode-error")]
 )
 def test_a_bad_clip_costs_only_itself(folder, vggish_spec, monkeypatch, fault, outcome):
-    # Children are forked here so that they inherit the fault; the pool spawns them in earnest.
+    # Children are forked from this process here, so that they inherit the fault.
     monkeypatch.setattr(workers, "prepare_clip", fault)
-    monkeypatch.setattr(workers, "START_METHOD", "fork")
+    monkeypatch.setattr(forkserver, "METHOD", "fork")
     pool = WorkerPool({"k": vggish_spec}, folder, 1, timeout_s=4.0)
     items = list(pool.run(tasks("a", "b", "c")))
     assert outcomes(items) == {0: "ok", 1: outcome, 2: "ok"}

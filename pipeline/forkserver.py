@@ -1,0 +1,42 @@
+"""Where decoding processes come from: a server that has loaded their libraries once, and forks.
+
+The libraries take five seconds to load.  Loaded by each worker for itself they cost so much for every core of the
+machine, and a quarter of a gigabyte.  The server runs nothing else, so a worker inherits no lock of another thread,
+as it would if it were forked from the command itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+
+METHOD = "forkserver"
+_PRELOADED = ["pipeline.workers", "av.logging", "cv2", "PIL.Image", "soxr"]
+# Read by the numerical libraries when they are loaded: the workers themselves are the parallelism.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@contextlib.contextmanager
+def context() -> Iterator[BaseContext]:
+    """What starts a worker, and the environment to start it in."""
+    made = multiprocessing.get_context(METHOD)
+    if METHOD == "forkserver":
+        made.set_forkserver_preload(_PRELOADED)
+    saved = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(saved, "1"))
+    try:
+        yield made
+    finally:
+        for name, value in saved.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def begin() -> None:
+    """Have the server load its libraries while this process loads its own; returns at once."""
+    with context():
+        if METHOD == "forkserver":
+            forkserver.ensure_running()
