@@ -29,9 +29,10 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from extractors.spec import FeatureSpec, FrameSampler, Grid
-from pipeline.batches import ClipDataset, Selection, loader
+from pipeline.batches import ClipDataset, loader
 from pipeline.manifest import Clip, Manifest
 from pipeline.run import log, write_json
+from pipeline.selection import Selection
 from pipeline.store import FeatureStore
 
 FEATURES = {

@@ -89,7 +89,7 @@ def measure(
 
     Args:
         arrays: raw outputs.
-        truth: as `pipeline.batches.targets` makes them, for the same clips in the same order.
+        truth: as `pipeline.targets` makes them, for the same clips in the same order.
     Returns:
         AVE: `accuracy`.  AVVP: `segment` and `event` tables.  Both: `main`, by which epochs are selected.
     """

@@ -88,7 +88,7 @@ def _check(path: Path, run: Predictions, manifest: Manifest, first: dict[str, An
 
 
 def _truth(run: Predictions, manifest: Manifest, split: str) -> dict[str, np.ndarray]:
-    from pipeline.batches import targets
+    from pipeline.targets import targets
 
     arrays = next(iter(run.arrays.values()))
     segments = next(arrays[name] for name in ("scores", "gate", "audio") if name in arrays).shape[1]

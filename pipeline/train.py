@@ -80,9 +80,10 @@ def _recipe(arguments: argparse.Namespace, dataset: str) -> TrainingRecipe:
 def _train(arguments: argparse.Namespace) -> int:
     import torch
 
-    from pipeline.batches import pseudo_targets, select, targets
     from pipeline.models import table
     from pipeline.models.base import parameter_counts
+    from pipeline.selection import select
+    from pipeline.targets import pseudo_targets, targets
     from pipeline.training import Training
 
     manifest = Manifest.load(arguments.manifest).check()
@@ -188,7 +189,7 @@ def _facts(
 def _background(arguments: argparse.Namespace, recipe: TrainingRecipe, chosen: Any, classes: int) -> Any:
     if arguments.background is None:
         return None
-    from pipeline.batches import background_clips
+    from pipeline.targets import background_clips
 
     if recipe.setting != "weak" or set(chosen.shapes) != {"visual", "audio"}:
         raise ValueError("--background is for weak training of AVE models, which have one visual and one audio feature")

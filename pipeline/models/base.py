@@ -55,7 +55,7 @@ class Model(nn.Module):
         """Weighted loss terms by name; their sum is minimised.
 
         Args:
-            batch: targets of the batch, as `pipeline.batches` names them.
+            batch: targets of the batch, as `pipeline.targets` names them.
             epoch: counted from 0; some terms start later.
         """
         raise TypeError(f"{type(self).__name__} has no loss")

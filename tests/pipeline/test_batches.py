@@ -8,25 +8,20 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pipeline.batches import ClipDataset, loader, pseudo_targets, select, targets
-from pipeline.manifest import Clip, Event, Manifest
+from pipeline.batches import ClipDataset, loader
+from pipeline.selection import select
+from pipeline.targets import targets
 from tests.pipeline import store_factory
-
-NAMES = {"visual": "vgg19:ave2018", "audio": "vggish:ave2018"}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    path = tmp_path_factory.mktemp("store") / "s"
-    manifest = store_factory.manifest(20)
-    specs = [store_factory.spec("vgg19", (2, 2, 3), modality="visual"), store_factory.spec("vggish", (4,))]
-    store = store_factory.store(path, manifest, specs, absent={1, 18})
-    return manifest, store, specs
+    return store_factory.trainable(tmp_path_factory.mktemp("store") / "s")
 
 
 def dataset(made, split="train"):
     manifest, store, _ = made
-    chosen = select(manifest, store, NAMES, ("train", "val", "test"))
+    chosen = select(manifest, store, store_factory.NAMES, ("train", "val", "test"))
     return ClipDataset(store.path, chosen, split, targets(manifest, "ave", chosen.segments))
 
 
@@ -129,77 +124,3 @@ def test_an_opened_dataset_can_be_pickled(made):
     first = train[0]
     again = pickle.loads(pickle.dumps(train))  # noqa: S301  our own bytes
     assert torch.equal(again[0]["audio"], first["audio"])
-
-
-def test_excluded_clips_are_counted_by_reason(made):
-    manifest, store, _ = made
-    chosen = select(manifest, store, NAMES, ("train", "val", "test"))
-    assert chosen.coverage()["val"]["used"] == 3
-    (reason,) = chosen.coverage()["val"]["excluded"]
-    assert reason.startswith("visual: absent")
-    with pytest.raises(ValueError, match="split 'teacher' has no usable clip"):
-        select(manifest, store, NAMES, ("train", "teacher"))
-
-
-def test_every_missing_feature_is_told_at_once(made):
-    manifest, store, _ = made
-    with pytest.raises(ValueError, match=r"(?s)encoders resnet50 .*encoders cnn14 "):
-        select(manifest, store, {"visual": "resnet50", "audio": "cnn14"}, ("train",))
-
-
-def llp_manifest():
-    events = (Event("Dog", "audio", 2.0, 4.0), Event("Cat", "visual", 0.0, 3.0), Event("Bell", "both", 9.0, 10.0))
-    return Manifest("llp", (Clip("a", "a", None, 10.0, "test", ("Dog", "Cat"), events),), store_factory.CLASSES)
-
-
-def test_llp_targets():
-    found = targets(llp_manifest(), "avvp", 10)
-    assert found["video_labels"].tolist() == [[0, 1, 1]]
-    assert np.argwhere(found["audio_labels"][0]).tolist() == [[2, 1], [3, 1], [9, 0]]
-    assert np.argwhere(found["visual_labels"][0]).tolist() == [[0, 2], [1, 2], [2, 2], [9, 0]]
-
-
-class Labels:
-    """All ones for sound and zeros for pictures, except for the clips of `lacking`."""
-
-    def __init__(self, manifest, classes=None, segments=10, lacking=None):
-        self.ids, self.classes = manifest.ids, classes or manifest.classes
-        self.segments, self.lacking = segments, lacking or {}
-
-    def outcomes(self, modality):
-        return dict.fromkeys(self.ids, "ok") | self.lacking.get(modality, {})
-
-    def read(self, clip_id, modality):
-        return np.full((self.segments, len(self.classes)), modality == "audio", dtype=np.uint8)
-
-
-def test_pseudo_labels_must_be_of_the_same_dataset(made):
-    manifest, store, _ = made
-    chosen = select(manifest, store, NAMES, ("train", "val"))
-    found = pseudo_targets(manifest, Labels(manifest), chosen)
-    assert found["audio_pseudo"][chosen.rows["train"]].all()
-    assert not found["audio_pseudo"][1].any(), "a clip that is not used"
-    assert not found["visual_pseudo"].any()
-    with pytest.raises(ValueError, match="pseudo-labels are of 2 classes"):
-        pseudo_targets(manifest, Labels(manifest, ("Speech", "Car")), chosen)
-    with pytest.raises(ValueError, match=r"expected \(10, 3\)"):
-        pseudo_targets(manifest, Labels(manifest, segments=8), chosen)
-
-
-def test_clips_without_pseudo_labels_are_left_out_and_counted(made):
-    """In training; scores need none, unless the network itself reads them."""
-    manifest, store, _ = made
-    lacking = {"audio": {manifest.ids[2]: "no-audio", manifest.ids[3]: "no-audio"}}
-    labels = Labels(manifest, lacking=lacking)
-    splits = ("train", "val", "test")  # of the clips 2 and 3: train and val
-    chosen = select(manifest, store, NAMES, splits, labels)
-    assert chosen.excluded["train"]["audio pseudo-labels: no-audio"] == 1
-    assert 2 not in chosen.rows["train"]
-    assert 3 in chosen.rows["val"]
-    assert chosen.coverage()["train"]["used"] == 10
-    found = pseudo_targets(manifest, labels, chosen)
-    assert found["audio_pseudo"][chosen.rows["train"]].all()
-    assert not found["audio_pseudo"][3].any()
-    everywhere = select(manifest, store, NAMES, splits, labels, splits)
-    assert everywhere.excluded["val"]["audio pseudo-labels: no-audio"] == 1
-    assert 3 not in everywhere.rows["val"]
