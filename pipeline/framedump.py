@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.media import MediaError
+from pipeline.mediafile import MediaError
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def dump(path: Path, folder: Path, start_s: float = 0.0, duration_s: float | Non
     Returns:
         paths in order.
     Raises:
-        pipeline.media.MediaError: `decode-error` if no picture comes out, `timeout` if ffmpeg hangs.
+        pipeline.mediafile.MediaError: `decode-error` if no picture comes out, `timeout` if ffmpeg hangs.
     """
     import ffmpeg
 

@@ -14,7 +14,8 @@ import torch
 
 from extractors.base import Encoder, NoAudio, NoVideo
 from pipeline.manifest import Clip
-from pipeline.media import FramesMissing, Media, MediaError, find
+from pipeline.media import Media
+from pipeline.mediafile import FramesMissing, MediaError, find
 
 # Decoded frames held at once.  160 frames of 1080p are 1 GB; ten seconds of 320x240 at 16 a second are 37 MB.
 _FRAME_BYTES = 256 << 20

@@ -22,7 +22,8 @@ from extractors.recipes import recipe
 from extractors.spec import Grid
 from extractors.weights import random_state_dict
 from pipeline.manifest import Manifest
-from pipeline.media import Media, MediaError, find
+from pipeline.media import Media
+from pipeline.mediafile import MediaError, find
 from pipeline.metrics.retrieval import recall_at
 
 _JOIN = " and "

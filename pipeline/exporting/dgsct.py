@@ -89,7 +89,8 @@ def _is_first(clip: Clip, first: dict[str, int], request: Request) -> bool:
 
 def write_clip(clip: Clip, media: Path, frames: Path, waves: Path) -> tuple[str, list[tuple[str, str, str]]]:
     """Ten frames and one wave of a clip, and what was not possible."""
-    from pipeline.media import Media, MediaError, find
+    from pipeline.media import Media
+    from pipeline.mediafile import MediaError, find
 
     problems: list[tuple[str, str, str]] = []
     try:

@@ -16,7 +16,8 @@ from extractors import frames
 from extractors.base import NoVideo
 from extractors.spec import FeatureSpec
 from pipeline.manifest import Clip
-from pipeline.media import Media, MediaError, find
+from pipeline.media import Media
+from pipeline.mediafile import MediaError, find
 
 
 def draw(timeline_s: np.ndarray, duration_s: float, count: int, seed: Sequence[int]) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.manifest import Clip
-from pipeline.media import MediaError, find
+from pipeline.mediafile import MediaError, find
 from pipeline.outcomes import CODES
 from pipeline.reporting import clip_figure
 from pipeline.reporting.decisions import Decisions, disagreement

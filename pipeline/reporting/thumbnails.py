@@ -12,7 +12,8 @@ from av.error import FFmpegError
 
 from extractors.base import NoAudio
 from pipeline.manifest import Clip
-from pipeline.media import Media, MediaError, find
+from pipeline.media import Media
+from pipeline.mediafile import MediaError, find
 from pipeline.reporting.gather import UNREADABLE
 from pipeline.reporting.sound import RATE_HZ, Sound, sound
 

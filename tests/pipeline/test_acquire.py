@@ -20,7 +20,7 @@ import pytest
 from pipeline import acquire
 from pipeline.acquisition.facts import inspect
 from pipeline.manifest import Clip, Event, Manifest
-from pipeline.media import find
+from pipeline.mediafile import find
 from tests import media_factory
 from tests.pipeline.acquisition.server import MisbehavingServer
 

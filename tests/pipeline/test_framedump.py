@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from pipeline import framedump
-from pipeline.media import Media, MediaError
+from pipeline.media import Media
+from pipeline.mediafile import MediaError
 from tests.media_factory import not_media, numbered, read_number
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "clips"

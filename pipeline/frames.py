@@ -1,0 +1,148 @@
+"""The frames of a clip's video stream by their number: decoded in order, once, converted only where wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from pipeline.mediafile import FramesMissing, MediaFile
+
+
+class Frames:
+    """Decoded frames; `want` says which are asked for next, so that memory follows a block of rows.
+
+    Args:
+        file: with a video stream.
+    """
+
+    def __init__(self, file: MediaFile) -> None:
+        self.file = file
+        self._times_s: np.ndarray | None = None
+        # Where a time stamp is in the timeline; None: frames have to be counted, and none may be skipped.
+        self._places: dict[int, int] | None = None
+        self._decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
+        self._position = 0
+        self._cache: dict[int, np.ndarray] = {}
+        self._wanted: set[int] = set()
+        self._keep: set[int] = set()
+        self._horizon = 0
+
+    def close(self) -> None:
+        self._decoder = None
+        self._cache.clear()
+
+    @property
+    def end_s(self) -> float:
+        """End of the last frame; 0 where none decodes."""
+        times_s = self.timeline()
+        if len(times_s) == 0:
+            return 0.0
+        rate_hz = float(self.file.video.average_rate or self.file.video.guessed_rate or 25)
+        return float(times_s[-1]) + (float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1.0 / rate_hz)
+
+    def timeline(self) -> np.ndarray:
+        """(N,) float64 seconds: when each frame of the clip is shown, from the packets; `read` checks it."""
+        if self._times_s is None:
+            self._times_s = self._index() if self.file.packets.whole else self._count()
+        return self._times_s
+
+    def _index(self) -> np.ndarray:
+        stamps = np.array(self.file.packets.stamps, dtype=np.int64)
+        base = self.file.video.time_base
+        times_s = self.file.since_start_s(np.array([float(stamp * base) for stamp in stamps.tolist()]))
+        inside = ~self.file.before(times_s) & ~self.file.beyond(times_s)
+        places = {stamp: place for place, stamp in enumerate(stamps[inside].tolist())}
+        if len(places) == inside.sum():
+            self._places = places
+        return times_s[inside]
+
+    def _count(self) -> np.ndarray:
+        """Presentation times of the frames that really decode."""
+        self._places = None
+        times_s = np.array([frame.time for _, frame in self._decode()], dtype=np.float64)
+        return self.file.since_start_s(np.sort(times_s))
+
+    def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames with their numbers from a fresh container, in presentation order; ends quietly where the data does.
+
+        Frames that nobody wants and that no other frame refers to are not decoded, where time stamps tell which they
+        are; a number is -1 where a frame has a time stamp that no packet had.
+        """
+        number = -1
+        with self.file.open(before_s=0.5) as container:
+            stream = container.streams[self.file.video.index]
+            stream.thread_type = "NONE"
+            try:
+                for packet in container.demux(stream):
+                    if self._places is not None:
+                        place = self._places.get(packet.pts, -1)
+                        # What lies beyond the last frame that is wanted now may be wanted for the next rows.
+                        idle = place not in self._keep and 0 <= place < self._horizon
+                        stream.codec_context.skip_frame = "NONREF" if idle else "DEFAULT"
+                    for frame in packet.decode():
+                        if frame.time is None or self.file.before(time_s := self.file.since_start_s(frame.time)):
+                            continue
+                        if self.file.beyond(time_s):
+                            return
+                        number = number + 1 if self._places is None else self._places.get(frame.pts, -1)
+                        yield number, frame
+            except FFmpegError:
+                return  # a damaged tail; the count of frames tells
+
+    def want(self, numbers: np.ndarray) -> None:
+        """Frames that `read` will be asked for next; others are dropped or skipped."""
+        self._wanted = set(np.unique(numbers).tolist())
+        self._cache = {number: frame for number, frame in self._cache.items() if number in self._wanted}
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        """(n, H, W, 3) uint8 RGB, repeats allowed.
+
+        Raises:
+            FramesMissing: fewer frames decode than the packets promise.
+        """
+        needed = set(numbers.tolist())
+        if not needed <= self._cache.keys():
+            self._advance(needed)
+        return np.stack([self._cache[number] for number in numbers.tolist()])
+
+    def _advance(self, needed: set[int]) -> None:
+        """Decode forward until every needed frame is in the cache, keeping the wanted ones on the way."""
+        self.timeline()  # tells which time stamp is which frame
+        missing = needed - self._cache.keys()
+        self._keep = needed | self._wanted
+        self._horizon = max(self._keep)
+        if self._decoder is None or min(missing) < self._position:
+            self._decoder, self._position = self._decode(), 0
+        while missing:
+            number, frame = next(self._decoder, (-1, None))
+            if number < 0 and self._places is not None:
+                # Time stamps of this file do not tell its frames: count them, all of them, also those told before.
+                self._places, self._decoder, self._position = None, self._decode(), 0
+                self._cache.clear()
+                missing = set(needed)
+                continue
+            if number < 0:
+                raise FramesMissing(
+                    "decode-error",
+                    f"{self.file.path.name}: frame {max(missing)} of {len(self.timeline())} does not decode; "
+                    f"{self._position} frames do",
+                )
+            if number in self._keep and number not in self._cache:
+                self._cache[number] = _upright(frame)
+            missing.discard(number)
+            self._position = number + 1
+
+    def recount(self) -> None:
+        """Index the frames by decoding all of them, after `read` ran into the end too early."""
+        self._times_s, self._decoder, self._position = self._count(), None, 0
+        self._cache.clear()
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned as the file's display matrix asks, which players and OpenCV do too."""
+    picture = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture

@@ -1,0 +1,156 @@
+"""A clip's file: where it lies, how it opens, and what it says of itself without being decoded."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from pipeline.manifest import Clip, check_relative
+
+EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp")
+AUDIO_EXTENSIONS = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus")
+
+# Frames that start within half a 60 Hz frame of a bound belong to it.
+_SLACK_S = 1 / 120
+
+
+class MediaError(Exception):
+    """A clip's media cannot give rows; `outcome` is the reason's short name."""
+
+    def __init__(self, outcome: str, message: str) -> None:
+        self.outcome = outcome
+        super().__init__(message)
+
+
+class FramesMissing(MediaError):
+    """Fewer frames decode than the packets promise: call `recount` and sample again."""
+
+
+def find(clip: Clip, folder: Path) -> tuple[Path, bool]:
+    """The clip's file and whether it must be cut out of a longer one.
+
+    Looked for in this order: `clip.media`, `<id>.*`, `<source_id>.*` (both already the clip), and
+    `full/<source_id>.*`, the whole source video, where the clip starts at `clip.start_s`.
+
+    Raises:
+        MediaError: outcome `absent`.
+    """
+    folder = Path(folder)
+    if clip.media is not None:
+        path = folder / check_relative(clip.media)
+        if path.is_file():
+            return path, False
+        raise MediaError("absent", f"clip {clip.id}: no file {clip.media} in the media folder")
+    for stem, whole in ((clip.id, False), (clip.source_id, False), (f"full/{clip.source_id}", True)):
+        for extension in EXTENSIONS + AUDIO_EXTENSIONS:
+            path = folder / (stem + extension)
+            if path.is_file() and not (whole and clip.start_s is None):
+                return path, whole
+    raise MediaError("absent", f"clip {clip.id}: no {clip.id}.* , {clip.source_id}.* or full/{clip.source_id}.*")
+
+
+@dataclass(frozen=True)
+class Packets:
+    """What the packets of a file say, which costs no decoding.
+
+    Args:
+        stamps: ascending presentation time stamps of the video stream, in its time base.
+        sound_end_s: end of the first audio stream from the clip's start; None without one.
+        whole: reading them met no error.
+    """
+
+    stamps: tuple[int, ...]
+    sound_end_s: float | None
+    whole: bool
+
+
+class MediaFile:
+    """An open file and the stretch of it that is the clip.
+
+    Args:
+        path: of a media file.
+        start_s: where the clip starts, from the file's first time stamp.
+        length_s: of the clip; None reads to the end of the file.
+    Raises:
+        MediaError: `absent`, `not-media`, `truncated`.
+    """
+
+    def __init__(self, path: Path, start_s: float, length_s: float | None) -> None:
+        self.path, self.start_s, self.length_s = path, start_s, length_s
+        self.container = self.open()
+        self.origin_s = (self.container.start_time or 0) / av.time_base
+        #: Length of the whole file by its header; 0 where it says nothing.
+        self.promised_s = (self.container.duration or 0) / av.time_base
+        self.video = self.container.streams.video[0] if self.container.streams.video else None
+        if self.video is not None and self.video.disposition & av.stream.Disposition.attached_pic:
+            self.video = None  # cover art of an audio file
+        self.sound = self.container.streams.audio[0] if self.container.streams.audio else None
+        if self.video is None and self.sound is None:
+            raise MediaError("not-media", f"{self.path.name}: neither a video nor an audio stream")
+
+    def open(self, before_s: float | None = None) -> av.container.InputContainer:
+        """The file anew, from its beginning; or from a key frame this much before the clip.
+
+        Raises:
+            MediaError: `absent`, `not-media`, `truncated`.
+        """
+        try:
+            if self.path.stat().st_size == 0:
+                raise MediaError("not-media", f"{self.path.name}: the file is empty")
+            container = av.open(str(self.path))
+        except FileNotFoundError as error:
+            raise MediaError("absent", f"{self.path.name}: no such file") from error
+        except FFmpegError as error:
+            outcome = "truncated" if _looks_cut(self.path) else "not-media"
+            raise MediaError(outcome, f"{self.path.name}: {error.strerror}") from error
+        if before_s is not None and self.start_s > 1.0:
+            container.seek(int((self.origin_s + self.start_s - before_s) * av.time_base), backward=True)
+        return container
+
+    def close(self) -> None:
+        self.container.close()
+
+    def since_start_s(self, time_s: float) -> float:
+        """A time of the file, from the clip's start."""
+        return time_s - self.origin_s - self.start_s
+
+    def before(self, times_s: np.ndarray) -> np.ndarray:
+        """Which times, in seconds from the clip's start, are too early for it; a clip from the start has none."""
+        return (times_s < -_SLACK_S) & (self.start_s > 0)
+
+    def beyond(self, times_s: np.ndarray) -> np.ndarray:
+        """Which times, in seconds from the clip's start, are after its end."""
+        return times_s >= (np.inf if self.length_s is None else self.length_s - _SLACK_S)
+
+    @functools.cached_property
+    def packets(self) -> Packets:
+        """Read from the file's first to its last packet."""
+        stamps: list[int] = []
+        sound_end_s = None
+        try:
+            # Nothing else reads packets from this container, so it stands at its beginning.
+            for packet in self.container.demux([stream for stream in (self.video, self.sound) if stream is not None]):
+                if packet.pts is None or packet.is_discard:
+                    continue
+                if packet.stream is self.video:
+                    stamps.append(packet.pts)
+                else:
+                    end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    sound_end_s = max(end_s, sound_end_s or 0.0)
+        except FFmpegError:
+            return Packets((), None, whole=False)
+        return Packets(
+            tuple(sorted(stamps)), None if sound_end_s is None else self.since_start_s(sound_end_s), whole=True
+        )
+
+
+def _looks_cut(path: Path) -> bool:
+    """An MP4 that starts well but has no `moov` atom: the download stopped before the end."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp"

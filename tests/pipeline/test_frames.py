@@ -1,0 +1,68 @@
+"""Frames: which are decoded, which are kept, and files whose time stamps do not tell them."""
+
+import numpy as np
+import pytest
+
+from pipeline.frames import Frames
+from pipeline.media import Media
+from tests import media_factory as make
+
+
+def test_only_wanted_frames_are_kept(tmp_path):
+    with Media(make.numbered(tmp_path / "a.mp4", duration_s=2.0)) as media:
+        media.want(np.array([2, 30]))
+        media.frames(np.array([30]))
+        assert sorted(media._frames._cache) == [2, 30]
+        media.want(np.array([40]))
+        assert sorted(media._frames._cache) == []
+
+
+def watch(monkeypatch) -> list[int]:
+    """Counts the frames that come out of the decoder."""
+    counted = []
+    real = Frames._decode
+
+    def decode(self):
+        for number, frame in real(self):
+            counted.append(number)
+            yield number, frame
+
+    monkeypatch.setattr(Frames, "_decode", decode)
+    return counted
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.mkv", "mpeg2video")])
+def test_leaving_out_frames_that_nobody_wants_changes_no_other(tmp_path, monkeypatch, name, codec):
+    path = make.numbered(tmp_path / name, duration_s=3.0, video_codec=codec, audio=False)
+    counted = watch(monkeypatch)
+    with Media(path) as media:
+        every = np.arange(len(media.timeline()))
+        media.want(every)
+        expected = media.frames(every)
+    whole = len(counted)
+    assert whole == 75
+    counted.clear()
+    with Media(path) as media:
+        media.want(np.array([7, 23]))
+        first = media.frames(np.array([23, 7]))
+        media.want(np.array([24, 61, 74]))
+        np.testing.assert_array_equal(media.frames(np.array([24, 61, 74])), expected[[24, 61, 74]])
+    np.testing.assert_array_equal(first, expected[[23, 7]])
+    if codec == "libx264":  # it has frames that no other refers to
+        assert len(counted) < 0.8 * whole
+
+
+def test_frames_whose_time_stamps_no_packet_has_are_counted(tmp_path):
+    with Media(make.numbered(tmp_path / "a.mp4", duration_s=2.0)) as media:
+        media.timeline()
+        media._frames._places = {stamp + 1: place for stamp, place in media._frames._places.items()}
+        assert [make.read_number(frame) for frame in media.frames(np.array([40, 3]))] == [40, 3]
+        assert media._frames._places is None
+
+
+def test_frames_told_before_a_file_proves_odd_are_counted_again(tmp_path):
+    with Media(make.numbered(tmp_path / "a.mp4", duration_s=2.0)) as media:
+        media.timeline()
+        # The first half is told wrongly, and the second not at all.
+        media._frames._places = {stamp: place + 1 for stamp, place in media._frames._places.items() if place < 25}
+        assert [make.read_number(frame) for frame in media.frames(np.array([3, 40]))] == [3, 40]
