@@ -93,16 +93,19 @@ class MediaFile:
         if self.video is None and self.sound is None:
             raise MediaError("not-media", f"{self.path.name}: neither a video nor an audio stream")
 
-    def open(self, before_s: float | None = None) -> av.container.InputContainer:
+    def open(self, before_s: float | None = None, codec: str | None = None) -> av.container.InputContainer:
         """The file anew, from its beginning; or from a key frame this much before the clip.
 
+        Args:
+            codec: all that will be decoded.  Opening decodes some frames of every stream to learn about it, which
+                costs 8 ms at 640x360 and 50 ms at 1920x1080; streams of other codecs are left unknown.
         Raises:
             MediaError: `absent`, `not-media`, `truncated`.
         """
         try:
             if self.path.stat().st_size == 0:
                 raise MediaError("not-media", f"{self.path.name}: the file is empty")
-            container = av.open(str(self.path))
+            container = av.open(str(self.path), options={} if codec is None else {"codec_whitelist": codec})
         except FileNotFoundError as error:
             raise MediaError("absent", f"{self.path.name}: no such file") from error
         except FFmpegError as error:
