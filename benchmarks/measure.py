@@ -8,6 +8,8 @@ program runs is the difference of the two times over the difference of the two c
 from __future__ import annotations
 
 import argparse
+import ctypes
+import math
 import os
 import platform
 import shutil
@@ -29,6 +31,10 @@ _LOAD = os.getloadavg()
 
 #: Same seeded weights for every contender.
 WEIGHTS = "random:0"
+# Start-up takes a little more or less from run to run: what it reads from disk may be in memory, or not.
+_START_VARIES = 0.2
+# Parameter of prctl, from linux/prctl.h.
+_SUBREAPER = 36
 _DEFAULTS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX", "LD_PRELOAD")
 
 
@@ -38,7 +44,7 @@ class Run:
 
     Args:
         wall_s: from start to end of the process, imports and loading of weights included.
-        cpu_s: of the process and of every descendant it waited for.
+        cpu_s: of the process and of every descendant, also those that it did not wait for (on Linux).
         peak_bytes: largest sampled sum of the tree's proportional set sizes; 0 where memory was not watched.
     """
 
@@ -99,6 +105,8 @@ def run(
     Raises:
         RuntimeError: the command failed; the end of what it said on stderr is in the message.
     """
+    _adopt_orphans()
+    others = _children()
     with tempfile.TemporaryFile() as said:
         before, begun_s = os.times(), time.perf_counter()
         process = subprocess.Popen(
@@ -125,13 +133,36 @@ def run(
                 process.kill()
                 process.wait()
             done.set()
-        wall_s, after = time.perf_counter() - begun_s, os.times()
+        wall_s = time.perf_counter() - begun_s
+        _wait_for_orphans(others)
+        after = os.times()
         if code:
             said.seek(0)
             text = said.read().decode(errors="replace")[-2000:]
             raise RuntimeError(f"exit code {code} from: {' '.join(map(str, command))}\n{text}")
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
     return Run(wall_s, cpu_s, peaks[0])
+
+
+def _children() -> set[int]:
+    import psutil
+
+    return {child.pid for child in psutil.Process().children()}
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends first, so that their CPU time is told to this process."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+
+
+def _wait_for_orphans(others: set[int], patience_s: float = 5.0) -> None:
+    """Servers that a command leaves behind end as soon as they notice that it has."""
+    deadline_s = time.monotonic() + patience_s
+    while (orphans := _children() - others) and time.monotonic() < deadline_s:
+        for pid in orphans:
+            os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
 
 
 def extract(
@@ -184,8 +215,9 @@ def cost(contender: Callable[[int], Run], few: int, many: int) -> Cost:
 
 
 def difference(first: Run, second: Run, few: int, many: int) -> Cost:
-    """Start-up and cost per clip from two runs."""
-    clip_s = (second.wall_s - first.wall_s) / (many - few)
+    """Start-up and cost per clip from two runs; nan where they are too few clips to be told from start-up."""
+    longer_s = second.wall_s - first.wall_s
+    clip_s = longer_s / (many - few) if longer_s > _START_VARIES * first.wall_s else math.nan
     clip_cpu_s = (second.cpu_s - first.cpu_s) / (many - few)
     return Cost(first.wall_s - few * clip_s, clip_s, clip_cpu_s, second.wall_s, many)
 

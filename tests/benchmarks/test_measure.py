@@ -1,3 +1,4 @@
+import math
 import sys
 
 import pytest
@@ -21,6 +22,18 @@ def test_start_up_is_taken_out_of_the_cost_of_a_clip():
     assert (cost.total_s, cost.clips) == (12.0, 10)
     with pytest.raises(ValueError, match="more than few"):
         measure.cost(run, 10, 10)
+
+
+def test_what_may_be_start_up_is_not_taken_for_clips():
+    cost = measure.difference(measure.Run(10.0, 12.0), measure.Run(11.0, 13.0), 2, 12)
+    assert math.isnan(cost.clip_s)
+    assert cost.clip_cpu_s == pytest.approx(0.1)
+
+
+def test_cpu_time_of_a_process_that_is_left_behind_counts():
+    burn = "import os, time; time.sleep(0.2); [None for _ in iter(lambda: os.times().user > 0.5, True)]"
+    leave = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {burn!r}])"
+    assert measure.run([sys.executable, "-c", leave]).cpu_s > 0.5
 
 
 def test_ratios_are_taken_pair_by_pair():
