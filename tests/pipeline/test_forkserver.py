@@ -2,8 +2,27 @@
 
 import os
 import sys
+import tempfile
 
 from pipeline import forkserver
+
+
+def _parent(pipe) -> None:
+    pipe.send(os.getppid())
+
+
+def test_where_the_server_cannot_listen_a_worker_starts_anew(tmp_path, monkeypatch):
+    folder = tmp_path / ("a long name of a folder of a job " * 3)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    forkserver.begin()
+    with forkserver.context() as context:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_parent, args=(theirs,))
+        process.start()
+    theirs.close()
+    assert ours.recv() == os.getpid()
+    process.join()
 
 
 def _facts(pipe) -> None:
