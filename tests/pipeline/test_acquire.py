@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import re
-import signal
-import subprocess
-import sys
 import tarfile
 import time
 import zipfile
@@ -19,13 +14,13 @@ import pytest
 
 from pipeline import acquire
 from pipeline.acquisition.facts import inspect
-from pipeline.manifest import Clip, Event, Manifest
+from pipeline.manifest import Clip
 from pipeline.mediafile import find
 from tests import media_factory
+from tests.pipeline.acquisition.command import Run, clip
 from tests.pipeline.acquisition.server import MisbehavingServer
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ["--pause", "0", "--backoff", "0.01", "--timeout", "0.5", "--longest", "1", "--max-size", "400K"]
 
 
 @pytest.fixture(scope="module")
@@ -43,55 +38,11 @@ def server(files):
         yield running
 
 
-class Run:
-    """A manifest, a media folder and a ledger, and the command over them."""
-
-    def __init__(self, folder: Path, clips: list[Clip], dataset: str = "ave") -> None:
-        self.folder, self.media, self.ledger = folder, folder / "media", folder / "ledger.jsonl"
-        self.manifest = Manifest(dataset, tuple(clips), ("bark",))
-        self.manifest.save(folder / "manifest.parquet")
-
-    def arguments(self, *more: object) -> list[str]:
-        named = {"manifest": self.folder / "manifest.parquet", "media": self.media, "ledger": self.ledger}
-        words = [str(word) for name, value in named.items() for word in (f"--{name}", value)]
-        return [*words, "--receipt", str(self.folder / "receipt.json"), *QUICK, *map(str, more)]
-
-    def __call__(self, *more: object) -> int:
-        return acquire.main(self.arguments(*more))
-
-    def records(self) -> list[dict]:
-        return [json.loads(line) for line in self.ledger.read_text().splitlines()]
-
-    def attempts(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for record in self.records():
-            if "clip" in record:
-                found.setdefault(record["clip"], []).append(record["outcome"])
-        return found
-
-    def receipt(self) -> dict:
-        return json.loads((self.folder / "receipt.json").read_text())
-
-    def files(self) -> dict[str, bytes]:
-        return {
-            path.relative_to(self.media).as_posix(): path.read_bytes()
-            for path in sorted(self.media.rglob("*"))
-            if path.is_file() and not path.relative_to(self.media).as_posix().startswith(".")
-        }
-
-
 def first_number(path: Path) -> int:
     import av
 
     with av.open(str(path)) as container:
         return media_factory.read_number(next(container.decode(video=0)).to_ndarray(format="rgb24"))
-
-
-def _clip(number: int, start_s: float = 1.0, name: str = "", split: str = "train") -> Clip:
-    source = f"-{number:010d}"
-    return Clip(
-        name or f"{source}_{number}", source, start_s, 2.0, split, ("bark",), (Event("bark", "both", 0.0, 1.0),)
-    )
 
 
 # What the server does, and how the clip must end, with the number of requests that it takes.
@@ -115,21 +66,21 @@ BEHAVIOURS = {
 
 
 def test_a_server_that_misbehaves_in_every_way(server, tmp_path, capsys):
-    clips = [_clip(number, split="train" if number % 2 else "test") for number in range(len(BEHAVIOURS))]
-    clips.append(_clip(0, 1.37, name="-second-of-0"))
+    clips = [clip(number, split="train" if number % 2 else "test") for number in range(len(BEHAVIOURS))]
+    clips.append(clip(0, 1.37, name="-second-of-0"))
     run = Run(tmp_path, clips)
     pairs = list(zip(BEHAVIOURS, clips, strict=False))
-    lines = [f"{clip.source_id}\t{server.url}/{how}/v.mp4?{clip.source_id}" for how, clip in pairs]
+    lines = [f"{one.source_id}\t{server.url}/{how}/v.mp4?{one.source_id}" for how, one in pairs]
     (tmp_path / "list.tsv").write_text("\n".join(lines))
     command = ("--source", "http", "--from", tmp_path / "list.tsv", "--hygiene", tmp_path / "hygiene.json")
     assert run(*command) == 0
 
     attempts = run.attempts()
-    for (how, (outcome, requests)), clip in zip(BEHAVIOURS.items(), clips, strict=False):
-        assert attempts[clip.id][-1] == outcome, how
-        asked = sum(clip.source_id in path or (how, path) == ("redirect-ok", "/ok/v.mp4") for path in server.gets())
+    for (how, (outcome, requests)), one in zip(BEHAVIOURS.items(), clips, strict=False):
+        assert attempts[one.id][-1] == outcome, how
+        asked = sum(one.source_id in path or (how, path) == ("redirect-ok", "/ok/v.mp4") for path in server.gets())
         assert asked == requests, how
-        assert (run.media / f"{clip.id}.mp4").exists() == (outcome == "ok"), how
+        assert (run.media / f"{one.id}.mp4").exists() == (outcome == "ok"), how
     # One download for both clips of video 0, each cut to the frame.
     assert first_number(run.media / f"{clips[0].id}.mp4") == 25
     assert first_number(run.media / "-second-of-0.mp4") == 35
@@ -147,7 +98,7 @@ def test_a_server_that_misbehaves_in_every_way(server, tmp_path, capsys):
     assert ok["media"]["settings"]["crf"] == 18
     media = [json.loads(line) for line in (run.media / "media.ave.jsonl").read_text().splitlines()]
     assert [line["made"] for line in media] == ["cut"] * expected["ok"]
-    assert all(find(clip, run.media) == (run.media / f"{clip.id}.mp4", False) for clip in (clips[0], clips[-1]))
+    assert all(find(one, run.media) == (run.media / f"{one.id}.mp4", False) for one in (clips[0], clips[-1]))
 
     # The same command again asks only for what may have been bad luck; --retry none and a summary ask nobody.
     before, first = len(server.gets()), run.ledger.read_bytes()
@@ -166,7 +117,7 @@ def test_a_server_that_misbehaves_in_every_way(server, tmp_path, capsys):
 @pytest.mark.parametrize("source", ["http", "youtube"])
 def test_a_site_that_asks_to_stop_is_left_alone(server, tmp_path, capsys, source):
     server.retry_after = "2"
-    run = Run(tmp_path, [_clip(number) for number in range(3)])
+    run = Run(tmp_path, [clip(number) for number in range(3)])
     command = ("--source", source, "--from", f"{server.url}/429/v.mp4?v={{source_id}}")
     assert run(*command, "--concurrency", "2") == 1
     asked = len(server.requests)
@@ -187,7 +138,7 @@ def test_a_site_that_asks_to_stop_is_left_alone(server, tmp_path, capsys, source
 
 def test_youtube_by_way_of_yt_dlp(server, tmp_path):
     """Ids that begin with a dash, two clips of one video, fractional starts, one clip without offsets."""
-    clips = [_clip(1, 0.5, "-a"), _clip(1, 1.96, "-b"), _clip(2), Clip("-d", "-zzzzzzzzzz", None, 2.0)]
+    clips = [clip(1, 0.5, "-a"), clip(1, 1.96, "-b"), clip(2), Clip("-d", "-zzzzzzzzzz", None, 2.0)]
     run = Run(tmp_path, clips)
     (tmp_path / "offsets.csv").write_text("# YTID, start_seconds, end_seconds, positive_labels\n-0000000009, 1, 3, x\n")
     template = f"{server.url}/ok/v.mp4?v={{source_id}}"
@@ -208,7 +159,7 @@ def test_youtube_by_way_of_yt_dlp(server, tmp_path):
 
 
 def test_keep_the_original_and_cut_while_decoding(server, tmp_path):
-    clips = [_clip(1, 0.5, "-a"), _clip(1, 1.5, "-b"), _clip(1, 3.5, "-c")]
+    clips = [clip(1, 0.5, "-a"), clip(1, 1.5, "-b"), clip(1, 3.5, "-c")]
     run = Run(tmp_path, clips)
     origin = f"{server.url}/ok/v.mp4?v={{source_id}}"
     assert run("--source", "http", "--from", origin, "--holds", "videos", "--keep-original") == 0
@@ -219,7 +170,7 @@ def test_keep_the_original_and_cut_while_decoding(server, tmp_path):
     assert find(clips[1], run.media) == (run.media / "full" / "-0000000001.mp4", True)
     # Another data set with the same video needs no download.
     (tmp_path / "other").mkdir()
-    other = Run(tmp_path / "other", [_clip(1, 1.0, "-x")], "llp")
+    other = Run(tmp_path / "other", [clip(1, 1.0, "-x")], "llp")
     other.media = run.media
     assert other("--source", "http", "--from", origin) == 0
     assert len(server.gets()) == 1
@@ -238,7 +189,7 @@ def test_files_that_the_user_has(files, tmp_path, kind):
     clips = [
         Clip("0000_-0000000001", "-0000000001", None, 2.0, "train", ("bark",)),
         Clip("0001_-0000000001", "-0000000001", None, 2.0, "test", ("bark",)),
-        _clip(2, 0.52),
+        clip(2, 0.52),
         *(Clip(f"{n:04d}_-000000000{n}", f"-000000000{n}", None, 2.0) for n in (3, 4, 5, 6)),
         Clip("0007_-0000000002", "-0000000002", None, 2.0),
     ]
@@ -256,7 +207,7 @@ def test_files_that_the_user_has(files, tmp_path, kind):
     command = ("--source", "folder" if kind == "folder" else "archive", "--from", origin)
     assert run(*command) == 0
     outcomes = ["ok", "ok", "ok", "not-media", "absent", "ok", "no-audio", "wrong-length"]
-    assert [run.attempts()[clip.id] for clip in clips] == [[outcome] for outcome in outcomes]
+    assert [run.attempts()[one.id] for one in clips] == [[outcome] for outcome in outcomes]
     assert (run.media / "0000_-0000000001.mp4").read_bytes() == (files / "t.mp4").read_bytes()
     assert first_number(run.media / f"{clips[2].id}.mp4") == 13
     assert run.receipt()["hygiene"]["duplicates"] == [[clips[0].id, clips[1].id, clips[5].id]]
@@ -266,18 +217,18 @@ def test_files_that_the_user_has(files, tmp_path, kind):
 
 
 def test_files_already_in_place_are_verified_and_damage_is_noticed(files, tmp_path):
-    run = Run(tmp_path, [_clip(1), _clip(2)])
+    run = Run(tmp_path, [clip(1), clip(2)])
     run.media.mkdir()
-    here = run.media / f"{_clip(1).id}.mp4"
+    here = run.media / f"{clip(1).id}.mp4"
     here.write_bytes((files / "t.mp4").read_bytes())
     command = ("--source", "folder", "--from", run.media)
     assert run(*command) == 0
-    assert run.attempts() == {_clip(1).id: ["ok"], _clip(2).id: ["absent"]}
+    assert run.attempts() == {clip(1).id: ["ok"], clip(2).id: ["absent"]}
     assert run.records()[-1]["media"]["made"] == "found"
     data = bytearray(here.read_bytes())
     here.write_bytes(data[: len(data) // 2])
     assert run(*command) == 0
-    assert run.attempts()[_clip(1).id] == ["ok", "truncated"]
+    assert run.attempts()[clip(1).id] == ["ok", "truncated"]
     assert run.receipt()["counts"]["outcomes"] == {"absent": 1, "truncated": 1}
 
 
@@ -288,7 +239,7 @@ def test_hostile_archives_are_refused_whole(files, tmp_path, capsys):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
         archive.add(files / "t.mp4", "../../evil.mp4")
-    run = Run(tmp_path, [_clip(1)])
+    run = Run(tmp_path, [clip(1)])
     with pytest.raises(SystemExit) as caught:
         run("--source", "archive", "--from", tmp_path / "x.tar")
     assert caught.value.code == 1
@@ -300,7 +251,7 @@ def test_hostile_archives_are_refused_whole(files, tmp_path, capsys):
 
 def test_a_network_that_is_down_ends_the_run(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pipeline.acquisition.collect.TROUBLE_IN_A_ROW", 3)
-    run = Run(tmp_path, [_clip(number) for number in range(6)])
+    run = Run(tmp_path, [clip(number) for number in range(6)])
     command = ("--source", "http", "--from", f"{server.url}/503/v.mp4?v={{source_id}}", "--tries", "1")
     assert run(*command) == 1
     assert len(server.requests) == 3
@@ -322,7 +273,7 @@ def test_offsets_given_later_are_used(files, tmp_path):
 
 def test_manners(server, tmp_path):
     """Pauses between downloads, two at a time only when asked, links instead of copies, streams that are needed."""
-    clips = [_clip(number) for number in range(4)]
+    clips = [clip(number) for number in range(4)]
     (tmp_path / "a").mkdir()
     run = Run(tmp_path / "a", clips)
     origin = f"{server.url}/ok/v.mp4?v={{source_id}}"
@@ -350,7 +301,7 @@ def test_manners(server, tmp_path):
 def test_usage(tmp_path, capsys):
     assert acquire.main(["--manifest", "x"]) == 2
     assert "--media, --ledger" in capsys.readouterr().err
-    run = Run(tmp_path, [_clip(1)])
+    run = Run(tmp_path, [clip(1)])
     for wrong in (
         (),
         ("--source", "http"),
@@ -374,79 +325,3 @@ def test_annotation_files(tmp_path, capsys):
     (tmp_path / "Annotations.txt").unlink()
     assert acquire.main(["--dataset", "ave", "--annotations", str(tmp_path), "--from", str(tmp_path / "no")]) == 1
     assert "failed" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("moment", ["before the rename", "after the rename", "after the download"])
-def test_dying_at_the_worst_moments_it_ends_the_same(server, tmp_path, monkeypatch, moment):
-    clips = [_clip(1, 0.5, "-a"), _clip(1, 1.5, "-b")]
-    ends = []
-    for name in ("calm", "dying"):
-        (tmp_path / name).mkdir()
-        run = Run(tmp_path / name, clips)
-        command = ("--source", "http", "--from", f"{server.url}/ok/v.mp4?{name}={{source_id}}", "--holds", "videos")
-        if name == "dying":
-            where = {
-                "before the rename": "pipeline.acquisition.shelf.Shelf.put",
-                "after the rename": "pipeline.acquisition.ledger.Ledger._append",
-                "after the download": "pipeline.acquisition.collect.Collector._make_all",
-            }[moment]
-            with monkeypatch.context() as patch:
-                patch.setattr(where, _die)
-                with pytest.raises(SystemExit):
-                    run(*command)
-        assert run(*command) == 0
-        ends.append((run.files(), run.receipt()["counts"], [run.attempts()[clip.id] for clip in clips]))
-    assert ends[0] == ends[1]
-    assert sum("dying" in path for path in server.gets()) == 1  # the download was not repeated
-
-
-def _die(*arguments: object) -> None:
-    if arguments[-1]:  # not when there is nothing to append
-        raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
-def test_killed_at_random_moments_it_ends_the_same(server, tmp_path, kills):
-    """kill -9 again and again; the final files, records and outcomes equal those of a run left alone."""
-    clips = [_clip(number, 0.3 * part, f"-{number}-{part}") for number in range(3) for part in range(2)]
-    clips += [_clip(3), _clip(4)]
-    ways = {0: "ok", 1: "cut-1", 2: "flaky-1", 3: "404", 4: "wrong"}
-
-    def prepare(name):
-        (tmp_path / name).mkdir()
-        run = Run(tmp_path / name, clips)
-        lines = [f"-{number:010d} {server.url}/{how}/v.mp4?{name}{number}" for number, how in ways.items()]
-        (run.folder / "list").write_text("\n".join(lines))
-        return run, ("--source", "http", "--from", run.folder / "list", "--holds", "videos")
-
-    calm, command = prepare("calm")
-    started = time.monotonic()
-    assert _process(calm, command).wait() == 0
-    whole_s = time.monotonic() - started
-    killed, command = prepare("killed")
-    chance = random.Random(kills)
-    died = 0
-    for _ in range(kills):
-        process = _process(killed, command)
-        try:
-            process.wait(whole_s * chance.uniform(0.2, 0.8))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            died += 1
-    assert died  # else nothing was tested
-    assert _process(killed, command).wait() == 0
-    assert killed.files() == calm.files()
-    assert killed.receipt()["counts"] == calm.receipt()["counts"]
-    assert killed.receipt()["counts"]["outcomes"] == {"ok": 6, "absent": 1, "not-media": 1}
-    assert not (killed.media / ".partial").exists()
-
-
-def _process(run: Run, command: tuple) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.acquire", *run.arguments(*command)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
