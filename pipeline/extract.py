@@ -244,6 +244,8 @@ def _size(count: float) -> str:
 def _extract(arguments: argparse.Namespace) -> int:
     if arguments.media is None or arguments.store is None:
         raise ValueError("--media and --store are needed (or --describe)")
+    if not arguments.media.is_dir():
+        raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     workers = arguments.workers if arguments.workers is not None else default_workers()
     if workers:
         forkserver.begin()
@@ -251,8 +253,6 @@ def _extract(arguments: argparse.Namespace) -> int:
     from pipeline.store import FeatureStore
 
     keep_freed_memory()
-    if not arguments.media.is_dir():
-        raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     manifest = ManifestFile(arguments.manifest)
     rows = _rows(arguments, manifest)
     clips = manifest.part(rows).check().clips

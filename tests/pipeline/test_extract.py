@@ -200,9 +200,9 @@ def _children(process: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
-@pytest.mark.parametrize("fault", ["interrupt", "worker"])
+@pytest.mark.parametrize("fault", ["interrupt", "worker", "server"])
 def test_interrupted_or_robbed_of_a_decoder_it_ends_cleanly(tmp_path, fault):
-    """Ctrl-C keeps what is committed and leaves no process; a decoder that is killed costs at most its clip."""
+    """Ctrl-C keeps what is committed and leaves no process; a decoder or their server killed costs at most a clip."""
     many(tmp_path, 60)
     arguments = [*flags(tmp_path, "store", "--job-clips", "4"), "--workers", "1"]
     process = subprocess.Popen(
@@ -218,9 +218,15 @@ def test_interrupted_or_robbed_of_a_decoder_it_ends_cleanly(tmp_path, fault):
     while not list(commits.glob("*/*.json")) and time.monotonic() < deadline_s and process.poll() is None:
         time.sleep(0.02)
     children = _children(process.pid)
-    decoders = [grandchild for child in children for grandchild in _children(child)]  # forked by a server
+    (server,) = [child for child in children if _children(child)]
+    decoders = _children(server)
     children += decoders
-    os.kill(decoders[0] if fault == "worker" else process.pid, signal.SIGKILL if fault == "worker" else signal.SIGINT)
+    victim, blow = {
+        "interrupt": (process.pid, signal.SIGINT),
+        "worker": (decoders[0], signal.SIGKILL),
+        "server": (server, signal.SIGKILL),
+    }[fault]
+    os.kill(victim, blow)
     said = process.communicate(timeout=120)[1]
     if fault == "interrupt":
         assert process.returncode != 0
