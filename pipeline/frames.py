@@ -50,9 +50,8 @@ class Frames:
         return self._times_s
 
     def _index(self) -> np.ndarray:
-        stamps = np.array(self.file.packets.stamps, dtype=np.int64)
-        base = self.file.video.time_base
-        times_s = self.file.since_start_s(np.array([float(stamp * base) for stamp in stamps.tolist()]))
+        stamps, base = self.file.packets.stamps, self.file.video.time_base
+        times_s = self.file.since_start_s(stamps * base.numerator / base.denominator)
         inside = ~self.file.before(times_s) & ~self.file.beyond(times_s)
         places = {stamp: place for place, stamp in enumerate(stamps[inside].tolist())}
         if len(places) == inside.sum():

@@ -59,12 +59,12 @@ class Packets:
     """What the packets of a file say, which costs no decoding.
 
     Args:
-        stamps: ascending presentation time stamps of the video stream, in its time base.
+        stamps: (N,) int64, ascending presentation time stamps of the video stream, in its time base.
         sound_end_s: end of the first audio stream from the clip's start; None without one.
         whole: reading them met no error.
     """
 
-    stamps: tuple[int, ...]
+    stamps: np.ndarray
     sound_end_s: float | None
     whole: bool
 
@@ -98,7 +98,7 @@ class MediaFile:
 
         Args:
             codec: all that will be decoded.  Opening decodes some frames of every stream to learn about it, which
-                costs 8 ms at 640x360 and 50 ms at 1920x1080; streams of other codecs are left unknown.
+                costs 8 ms at 640x360 and 12 ms at 1920x1080; streams of other codecs are left unknown.
         Raises:
             MediaError: `absent`, `not-media`, `truncated`.
         """
@@ -146,10 +146,10 @@ class MediaFile:
                     end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                     sound_end_s = max(end_s, sound_end_s or 0.0)
         except FFmpegError:
-            return Packets((), None, whole=False)
-        return Packets(
-            tuple(sorted(stamps)), None if sound_end_s is None else self.since_start_s(sound_end_s), whole=True
-        )
+            return Packets(np.zeros(0, dtype=np.int64), None, whole=False)
+        if sound_end_s is not None:
+            sound_end_s = self.since_start_s(sound_end_s)
+        return Packets(np.sort(np.array(stamps, dtype=np.int64)), sound_end_s, whole=True)
 
 
 def _looks_cut(path: Path) -> bool:
