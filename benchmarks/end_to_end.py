@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import statistics
 import sys
 import tempfile
@@ -227,9 +228,15 @@ def table(report: Mapping[str, Any]) -> str:
             else:
                 difference = f"cosine {min(each['cosine'] for each in worst):.5f}"
             difference += "" if all(each["equal"] for each in worst) else " (too much)"
-            numbers = [f"{theirs:.3f}", f"{ours:.3f}"] + [f"{found[name]:.2f}x" for name in ("steady", "whole", "cpu")]
+            numbers = [_number(theirs, ".3f"), _number(ours, ".3f")]
+            numbers += [_number(found[name], ".2f", "x") for name in ("steady", "whole", "cpu")]
             lines.append([f"{entry['workload']}: {', '.join(entry['encoders'])}", precision, *numbers, difference])
     return measure.markdown(header, lines)
+
+
+def _number(value: float, form: str, unit: str = "") -> str:
+    """The number, or "-" where the clips were too few to be told from start-up."""
+    return "-" if math.isnan(value) else format(value, form) + unit
 
 
 def draw(report: Mapping[str, Any], figure: Any) -> None:
