@@ -5,6 +5,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 CORES ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
+# Containers often forbid Python to keep what it compiled; then every command compiles its libraries anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all parity lint format lock clean
 
 # Everything hash-pinned; the stamp is touched last, so that an interrupted installation is repeated.
