@@ -85,7 +85,7 @@ def one_size(size: str, folder: Path, encoders: list[str], repeats: int) -> list
         }
     ]
     for name in encoders:
-        encoder = build(recipe(name).spec, weightless=True)
+        encoder = build(recipe(name).spec)
         rows = encoder.spec.grid.rows(media.DURATION_S)
         pictures = rows * (encoder.spec.sampler.per_row if encoder.spec.sampler else 0)
         seconds = best(lambda encoder=encoder: prepare(encoder, path), repeats)

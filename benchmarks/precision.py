@@ -53,7 +53,7 @@ def one_encoder(name: str, device: str) -> dict[str, Any]:
 
     spec = specify(name, measure.WEIGHTS)
     with tempfile.TemporaryDirectory() as folder, Media(media.write(Path(folder) / "a.mp4", 640, 360, 0)) as opened:
-        batch = build(spec, weightless=True).prepare(opened, spec.grid.segments(media.DURATION_S))
+        batch = build(spec).prepare(opened, spec.grid.segments(media.DURATION_S))
     expected, _ = rows_of(name, "fp32", device, "torch", batch)
     found = {"encoder": name, "neighbours": float(np.median(cosines(expected[1:], expected[:-1]))), "others": []}
     for backend in available(device):

@@ -44,7 +44,7 @@ def _rows(entry: Recipe) -> str:
 def _line(entry: Recipe) -> str:
     spec = entry.spec
     try:
-        parameters = f"{build(spec, weightless=True).parameters:,}"
+        parameters = f"{build(spec).parameters:,}"
     except ImportError as error:
         parameters = str(error)
     record = entry.weights

@@ -8,7 +8,6 @@ Source: Guzhov et al., "AudioCLIP", ICASSP 2022; AndreyGuzhov/AudioCLIP@45327aa.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -102,8 +101,7 @@ class AudioClip(_WithText):
             raise ValueError(f"layer must be audio.fc and preprocess end in {_SCALE!r}; found {spec}")
         self._text = LazyTower(clip_resnet.text_tower)
 
-    @functools.cached_property
-    def network(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         return SoundTower()
 
     def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -89,18 +90,40 @@ class Encoder(ABC):
     Neither draws random numbers, and a row never depends on the rows beside it.  It leaves out files, batching
     policy and retries.
 
-    Subclasses set `network` in `__init__` and use `self.spec`, never a recipe's name, to decide what to do.
+    Subclasses build the network and use `self.spec`, never a recipe's name, to decide what to do.  The network is built
+    when it is first used, so that a process that only prepares stays small.
     """
 
     spec: FeatureSpec
-    network: torch.nn.Module
     #: Rows per device batch that suit a laptop CPU; the engine may choose another.
     batch_rows: ClassVar[int] = 32
     #: Runs `forward` faster, with results that are equal within rounding; None runs it as it is written.
     backend: Callable[[torch.Tensor], torch.Tensor] | None = None
+    #: Gives the network its weights as soon as it is built; None leaves arbitrary ones.
+    fill: Callable[[], object] | None = None
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
+
+    @abstractmethod
+    def build_network(self) -> torch.nn.Module:
+        """The network with arbitrary weights, on the CPU."""
+
+    @functools.cached_property
+    def network(self) -> torch.nn.Module:
+        """What `encode` runs.
+
+        Raises:
+            extractors.weights.WeightsError: the checkpoint does not fit.
+        """
+        network = vars(self)["network"] = self.build_network()  # `fill` asks for it
+        try:
+            if self.fill is not None:
+                self.fill()
+        except BaseException:
+            del vars(self)["network"]
+            raise
+        return network
 
     def frame_indices(self, media: MediaView, segments: np.ndarray) -> np.ndarray | None:
         """(T, K) int64 frames that `prepare` will ask for, or None for an audio encoder."""
@@ -178,7 +201,8 @@ class Encoder(ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.network.parameters()).device
+        """Where the network is; the CPU while it is not built."""
+        return next(self.network.parameters()).device if "network" in vars(self) else torch.device("cpu")
 
     @property
     def parameters(self) -> int:
@@ -193,13 +217,9 @@ def names() -> list[str]:
     return sorted(table())
 
 
-def build(spec: FeatureSpec, weightless: bool = False) -> Encoder:
-    """Encoder of a spec without weights: enough for `prepare` and for `describe`.
+def build(spec: FeatureSpec) -> Encoder:
+    """Encoder of a spec without weights: enough for `prepare`.
 
-    Args:
-        spec: of any recipe.
-        weightless: give the network shapes but no memory, as a process that only prepares wants it; a large network
-            otherwise costs each such process a gigabyte and seconds of filling it.
     Raises:
         ValueError: unknown encoder.
         ImportError: a package of this encoder is missing; the message says what to install.
@@ -211,8 +231,7 @@ def build(spec: FeatureSpec, weightless: bool = False) -> Encoder:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ImportError(f"encoder {spec.encoder} needs {error.name}: pip install {error.name}") from error
-    with torch.device("meta") if weightless else contextlib.nullcontext():
-        return getattr(module, class_name)(spec)
+    return getattr(module, class_name)(spec)
 
 
 def specify(name: str, weights: str = "pretrained", precision: str = "fp32") -> FeatureSpec:
@@ -232,7 +251,11 @@ def specify(name: str, weights: str = "pretrained", precision: str = "fp32") -> 
 
 
 def load(
-    name: str, weights: str = "pretrained", device: str | torch.device = "cpu", precision: str = "fp32"
+    name: str,
+    weights: str = "pretrained",
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    lazily: bool = False,
 ) -> Encoder:
     """A ready encoder.
 
@@ -241,6 +264,7 @@ def load(
         weights: `pretrained`, `random:SEED`, or the path of a checkpoint in the published format.
         device: where `encode` runs.
         precision: `fp32`, `bf16` or `fp16`; part of the key.
+        lazily: read the weights when the network is first used, which may be never (`extractors.programs`).
     Returns:
         encoder in eval mode whose `spec.weights` identifies the checkpoint.
     Raises:
@@ -252,7 +276,11 @@ def load(
 
     spec = specify(name, weights, precision)
     encoder = build(spec)
-    state = resolve(weights, recipe(name).weights, encoder.network, encoder.convert)
-    load_strictly(encoder.network, state, f"{name} ({weights})", encoder.optional_keys)
-    encoder.network.eval().requires_grad_(False)
-    return encoder.to(device)
+
+    def fill() -> None:
+        state = resolve(weights, recipe(name).weights, encoder.network, encoder.convert)
+        load_strictly(encoder.network, state, f"{name} ({weights})", encoder.optional_keys)
+        encoder.network.eval().requires_grad_(False).to(device)
+
+    encoder.fill = fill
+    return encoder if lazily else encoder.to(device)

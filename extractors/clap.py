@@ -9,7 +9,6 @@ Source: Wu et al., "Large-scale contrastive language-audio pretraining", ICASSP 
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -137,8 +136,7 @@ class Clap(Encoder):
         """Token ids and attention mask, both (P, 77) int64."""
         return tokenize(prompts)
 
-    @functools.cached_property
-    def network(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         return AudioTower(self._network_name)
 
     def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:

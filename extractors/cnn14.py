@@ -47,7 +47,9 @@ class Cnn14(Encoder):
             problems.append(f"postprocess {spec.postprocess} is not known")
         if problems:
             raise ValueError("; ".join(problems))
-        self.network = Cnn14Network()
+
+    def build_network(self) -> torch.nn.Module:
+        return Cnn14Network()
 
     def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
         """(T, 32000) float32 samples; audio that ends early is continued with silence.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -42,8 +41,7 @@ class FrameEncoder(Encoder):
     """Encoder of K frames per row, each encoded alone.
 
     `spec.preprocess` holds steps of `extractors.frames`; `spec.postprocess` holds `mean over frames` (required when
-    K > 1), `channels last` and `l2`.  Subclasses build the network and say how it encodes a stack of pictures; the
-    network is built when it is first used, so a process that only prepares stays small.
+    K > 1), `channels last` and `l2`.  Subclasses build the network and say how it encodes a stack of pictures.
     """
 
     batch_rows: ClassVar[int] = 16
@@ -68,14 +66,6 @@ class FrameEncoder(Encoder):
     def items_per_row(self) -> int:
         """Pictures, each encoded alone."""
         return self.spec.sampler.per_row
-
-    @functools.cached_property
-    def network(self) -> torch.nn.Module:
-        return self.build_network()
-
-    @abstractmethod
-    def build_network(self) -> torch.nn.Module:
-        """The network with arbitrary weights, on the CPU."""
 
     @abstractmethod
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,6 @@ Source: Chen et al., "HTS-AT", ICASSP 2022; RetroCirce/HTS-Audio-Transformer@2e2
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import torch
 from torch import nn
@@ -64,8 +62,7 @@ class HTSAT(Encoder):
         if spec.layer not in ("latent", "stage4"):
             raise ValueError(f"layer {spec.layer!r} is neither latent nor stage4")
 
-    @functools.cached_property
-    def network(self) -> nn.Module:
+    def build_network(self) -> nn.Module:
         return HTSATNetwork()
 
     def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:

@@ -62,7 +62,9 @@ class VGGish(Encoder):
             problems.append(f"postprocess is neither empty nor {_QUANTISED}")
         if problems:
             raise ValueError("; ".join(problems))
-        self.network = VGGishNetwork(whitening=bool(spec.postprocess))
+
+    def build_network(self) -> torch.nn.Module:
+        return VGGishNetwork(whitening=bool(self.spec.postprocess))
 
     def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
         """(T, 1, 96, 64) float32 log-mel patches; audio that ends early is continued with silence.
@@ -81,7 +83,7 @@ class VGGish(Encoder):
         """(B, 128) float32, or uint8 if quantised."""
         if self.spec.layer == "fc2.relu":
             rows = torch.relu(rows)
-        return self.network.whitening(rows) if self.network.whitening is not None else rows
+        return self.network.whitening(rows) if self.spec.postprocess else rows
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Published keys are the network's; the whitening comes from a file of its own.
@@ -89,7 +91,7 @@ class VGGish(Encoder):
         Raises:
             extractors.weights.WeightsError: the whitening is asked for and its file cannot be had.
         """
-        if self.network.whitening is None:
+        if not self.spec.postprocess:
             return state
         path, _ = fetch(PCA)
         return state | {f"whitening.{name}": value for name, value in load_file(path).items()}

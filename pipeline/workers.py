@@ -41,7 +41,7 @@ def _quiet_decoders() -> None:
 
 
 def _encoders(specs: dict[str, FeatureSpec]) -> dict[str, Encoder]:
-    return {key: build(spec, weightless=True) for key, spec in specs.items()}
+    return {key: build(spec) for key, spec in specs.items()}
 
 
 def _guarded(task: Task, encoders: dict[str, Encoder], folder: Path, tail: str) -> Iterator[Part | Failure]:

@@ -193,7 +193,7 @@ def test_silence_and_no_audio(encoder):
     assert encoder.encode(torch.zeros(1, 32_000)).isfinite().all()
     np.testing.assert_allclose(encoder.network.log_mel(torch.zeros(1, 32_000)), -100.0, atol=1e-4)
     with pytest.raises(NoAudio):
-        build(recipe("cnn14").spec, weightless=True).prepare(FakeMedia(None), np.array([[0.0, 1.0]]))
+        build(recipe("cnn14").spec).prepare(FakeMedia(None), np.array([[0.0, 1.0]]))
 
 
 def test_rows_do_not_depend_on_their_neighbours(encoder):

@@ -81,9 +81,7 @@ def stereo(seconds: float, rate_hz: int, channels: int = 2, seed: int = 0) -> Fa
 
 def prepared(name: str, media: FakeMedia, segments: np.ndarray | None = None) -> torch.Tensor:
     spec = recipe(name).spec
-    return build(spec, weightless=True).prepare(
-        media, spec.grid.segments(media.duration_s) if segments is None else segments
-    )
+    return build(spec).prepare(media, spec.grid.segments(media.duration_s) if segments is None else segments)
 
 
 def by_hand(second_pieces: list[np.ndarray]) -> np.ndarray:

@@ -22,9 +22,11 @@ class Double(Encoder):
 
     def __init__(self, room: int = 1_000) -> None:
         super().__init__(SPEC)
-        self.network = torch.nn.Linear(1, 1)
         self.room = room
         self.seen: list[torch.Tensor] = []
+
+    def build_network(self):
+        return torch.nn.Linear(1, 1)
 
     def prepare(self, media, segments):
         raise AssertionError("rows are prepared elsewhere")
