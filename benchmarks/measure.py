@@ -36,6 +36,7 @@ _START_VARIES = 0.2
 # Parameter of prctl, from linux/prctl.h.
 _SUBREAPER = 36
 _DEFAULTS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX", "LD_PRELOAD")
+_DEFAULTS_OF += ("PYTHONDONTWRITEBYTECODE",)
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ def extract(
 ) -> Run:
     """A fresh `pipeline.extract` with seeded weights over some files of one folder; its store is `folder/store`.
 
+    Networks are converted by a run over one clip that does not count, as only the first of many runs does it.
+
     Args:
         duration_s: of every clip; None asks the files.
         backend: None for the one that a large manifest gets.
@@ -186,13 +189,25 @@ def extract(
         more: of `run`.
     """
     from benchmarks.clips import manifest
+    from extractors.programs import VARIABLE
 
-    listed = manifest(list(paths), folder / "manifest.parquet", duration_s)
-    shutil.rmtree(folder / "store", ignore_errors=True)
-    command = [sys.executable, "-m", "pipeline.extract", "--manifest", listed, "--media", paths[0].parent]
+    backend = backend or best_backend(device)
+    command = [sys.executable, "-m", "pipeline.extract", "--media", paths[0].parent]
     command += ["--store", folder / "store", "--encoders", ",".join(encoders), "--weights", WEIGHTS]
-    command += ["--precision", precision, "--device", device, "--backend", backend or best_backend(device), *options]
-    return run(command, **more)
+    command += ["--precision", precision, "--device", device, "--backend", backend, *options]
+    more["environment"] = {**more.get("environment", {}), VARIABLE: str(folder / "programs")}
+
+    def extracted(some: Sequence[Path], **more: Any) -> Run:
+        listed = manifest(list(some), folder / "manifest.parquet", duration_s)
+        shutil.rmtree(folder / "store", ignore_errors=True)
+        return run([*command, "--manifest", listed], **more)
+
+    converted = folder / "programs" / f".{'-'.join([*encoders, precision, backend]).replace(':', '.')}"
+    if not converted.exists():
+        extracted(paths[:1], environment=more["environment"])
+        converted.parent.mkdir(exist_ok=True)
+        converted.touch()
+    return extracted(paths, **more)
 
 
 def best_backend(device: str) -> str:

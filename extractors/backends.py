@@ -3,7 +3,7 @@
 On a CPU, PyTorch hands matrix products to MKL, which holds back on processors that Intel did not make, and it runs one
 layer after another; OpenVINO fuses the layers and reaches the processor's peak.  What is fp32 stays fp32.  A network
 is converted when its first batch comes, for the shape of that batch, and is used only if its rows agree with PyTorch's
-on that batch.
+on that batch; later runs find it on the shelf (`extractors.programs`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from extractors import programs
 from extractors.base import Encoder
+from extractors.spec import FeatureSpec
 
 NAMES = ("torch", "openvino")
 
@@ -32,6 +34,7 @@ _FP32_ERROR = 5e-5
 _HALF_COSINE = 0.999
 # Rows that PyTorch computes too, for the comparison.
 _COMPARED = 2
+_MODEL = "model.xml"
 
 
 # Work from which a conversion, a few seconds, pays: where ResNet-50, CLIP and VGGish break even on two cores.
@@ -74,6 +77,16 @@ def install(encoder: Encoder, name: str, rows: int | None = None) -> None:
                 weight.data = weight.data.to(memory_format=torch.channels_last)
     items = None if rows is None else rows * encoder.items_per_row
     encoder.backend = None if name == "torch" else OpenVINO(encoder, items)
+
+
+def is_kept(spec: FeatureSpec, name: str) -> bool:
+    """Whether an encoder of this spec will find its network converted, so that its weights may never be needed."""
+    return name == "openvino" and name in available("cpu") and bool(_shelf(spec))
+
+
+def _shelf(spec: FeatureSpec) -> programs.Shelf:
+    names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES", "DEVICE_ARCHITECTURE")
+    return programs.Shelf(spec, " ".join(str(_core().get_property("CPU", name)) for name in names))
 
 
 def _openvino() -> ModuleType:
@@ -135,25 +148,45 @@ class OpenVINO:
         return torch.from_numpy(self._programs[tuple(inputs.shape)](inputs.numpy()))
 
     def _compile(self, inputs: torch.Tensor) -> Callable[[np.ndarray], np.ndarray]:
-        precision = self.encoder.spec.precision
-        with torch.autocast("cpu", enabled=False), FlopCounterMode(display=False) as counter:
-            expected = self.encoder.forward(inputs[:_COMPARED]).numpy()
-        work = counter.get_total_flops() / len(expected) * (self.items or 0)
-        if self.items is not None and work < _WORTH_CONVERTING_FLOP:
-            raise _NotWorthIt(f"{work:.2g} floating-point operations in all are sooner done than converted")
-        openvino = _openvino()
         threads = torch.get_num_threads()
         streams = parts(len(inputs), threads)
+        part = inputs[: len(inputs) // streams]
+        shelf = _shelf(self.encoder.spec)
+        kept = shelf.find(tuple(part.shape))
+        if kept is not None:
+            self._check_worth(kept.flop)
+            return self._program(_core().read_model(kept.folder / _MODEL), streams, threads)
+        with torch.autocast("cpu", enabled=False), FlopCounterMode(display=False) as counter:
+            expected = self.encoder.forward(inputs[:_COMPARED]).numpy()
+        flop = counter.get_total_flops() / len(expected)
+        self._check_worth(flop)
         with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
             warnings.simplefilter("ignore")  # the exporter's remarks on other people's networks
-            part = inputs[: len(inputs) // streams].clone()
-            exported = torch.export.export(_Forward(self.encoder), (part,))
-            model = openvino.convert_model(exported)
+            exported = torch.export.export(_Forward(self.encoder), (part.clone(),))
+            model = _openvino().convert_model(exported)
+        program = self._program(model, streams, threads)
+        _compare(program(inputs.numpy())[:_COMPARED], expected, half=self.encoder.spec.precision != "fp32")
+        shelf.keep(
+            tuple(part.shape),
+            flop,
+            lambda folder: _openvino().save_model(model, folder / _MODEL, compress_to_fp16=False),
+        )
+        return program
+
+    def _check_worth(self, flop: float) -> None:
+        """Whether a network is at hand must not decide, or a second run would round differently from the first."""
+        work = flop * (self.items or 0)
+        if self.items is not None and work < _WORTH_CONVERTING_FLOP:
+            raise _NotWorthIt(f"{work:.2g} floating-point operations in all are sooner done than converted")
+
+    def _program(self, model: Any, streams: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+        """The model, compiled for this machine, as a function of a batch."""
+        precision = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[self.encoder.spec.precision]
         compiled = _core().compile_model(
             model,
             "CPU",
             {
-                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision],
+                "INFERENCE_PRECISION_HINT": precision,
                 "NUM_STREAMS": streams,
                 "INFERENCE_NUM_THREADS": threads,
                 "ENABLE_CPU_PINNING": False,  # two jobs on one machine would be pinned to the same cores
@@ -168,7 +201,6 @@ class OpenVINO:
                 request.wait()
             return np.concatenate([request.get_output_tensor(0).data for request in requests])
 
-        _compare(program(inputs.numpy())[:_COMPARED], expected, half=precision != "fp32")
         return program
 
 

@@ -63,12 +63,15 @@ def main(argv: list[str] | None = None) -> int:
 def _surroundings() -> None:
     import torch
 
+    from extractors import programs, weights
     from extractors.backends import available
 
     for name, version in versions().items():
         print(f"{name:24} {version}")
     print(f"{'cores':24} {os.cpu_count()}")
     print(f"{'networks on the CPU by':24} {', else '.join(available('cpu'))}")
+    print(f"{'their converted files in':24} {programs.cache_folder()} (${programs.VARIABLE})")
+    print(f"{'checkpoints in':24} {weights.cache_folder()} (${weights.CACHE_VARIABLE})")
     print(f"{'CUDA devices':24} {torch.cuda.device_count()}")
     print(f"{'ffmpeg on PATH':24} {shutil.which('ffmpeg') or 'none (a built-in one is used)'}")
 

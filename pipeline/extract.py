@@ -151,24 +151,24 @@ def _specs(arguments: argparse.Namespace) -> dict[str, FeatureSpec]:
     return _each(choices, lambda name: specify(name, choices[name], arguments.precision))
 
 
-def _load(arguments: argparse.Namespace, rows: dict[str, int]) -> dict[str, Encoder]:
+def _load(arguments: argparse.Namespace, specs: dict[str, FeatureSpec], rows: dict[str, int]) -> dict[str, Encoder]:
     """Encoders with weights, by name.
 
     Args:
+        specs: by name.
         rows: by name, of a whole job.  What is left of one must not choose the backend, or a resumed run would round
             differently from one that was never stopped.
     """
-    from extractors.backends import available, install
+    from extractors.backends import available, install, is_kept
     from extractors.base import load
 
     choices = _choices(arguments, _names(arguments))
+    backend = available(arguments.device)[0] if arguments.backend == "auto" else arguments.backend
 
     def loaded(name: str) -> Encoder:
-        encoder = load(name, choices[name], arguments.device, arguments.precision)
-        if arguments.backend == "auto":
-            install(encoder, available(arguments.device)[0], rows[name])
-        else:
-            install(encoder, arguments.backend)
+        lazily = is_kept(specs[name], backend)
+        encoder = load(name, choices[name], arguments.device, arguments.precision, lazily)
+        install(encoder, backend, rows[name] if arguments.backend == "auto" else None)
         return encoder
 
     return _each(rows, loaded)
@@ -266,7 +266,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     wanted = [name for name, spec in specs.items() if any(spec.key in task.keys for task in tasks)]
     job_clips = min(arguments.job_clips, len(manifest))
     job_rows = {name: job_clips * store.plan(specs[name].key).segments for name in wanted}
-    encoders = {encoder.spec.key: encoder for encoder in _load(arguments, job_rows).values()}
+    encoders = {encoder.spec.key: encoder for encoder in _load(arguments, specs, job_rows).values()}
     extraction.run(tasks, encoders, arguments.media, workers, arguments.tail, arguments.timeout)
     keys = [spec.key for spec in specs.values()]
     counts = {key: _counts(store, key, rows) for key in keys}

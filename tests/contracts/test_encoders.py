@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.backends import install
+from extractors import programs
+from extractors.backends import available, install, is_kept
 from extractors.base import ENCODERS, Encoder, NoAudio, NoVideo, build, load, names
 from extractors.recipes import recipe
 from extractors.spec import FeatureSpec, FrameSampler
@@ -22,7 +23,7 @@ LARGE = 40_000_000
 
 
 def weightless(name: str) -> Encoder:
-    return build(recipe(name).spec, weightless=True)
+    return build(recipe(name).spec)
 
 
 def network_cases() -> list:
@@ -38,6 +39,12 @@ def network_cases() -> list:
         seen |= {identity, ENCODERS[spec.encoder]}
         cases.append(pytest.param(name, marks=[] if quick else [pytest.mark.slow], id=name))
     return cases
+
+
+def kept_cases() -> list:
+    """The same networks; quick are two that take seconds to convert."""
+    names = [case.values[0] for case in network_cases()]
+    return [name if name in ("clip-tiny", "vggish") else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def clip(seconds: float = 10.0, height: int = 48, width: int = 64, seed: int = 0) -> FakeMedia:
@@ -173,3 +180,23 @@ def test_encode(name):
     install(encoder, "torch")
     again = encoder.encode(batch)
     assert torch.nn.functional.cosine_similarity(again.flatten(1).float(), rows.flatten(1).float()).min() > 0.9999
+
+
+@pytest.mark.parametrize("name", kept_cases())
+def test_a_kept_network_gives_the_same_bytes(name, tmp_path, monkeypatch):
+    """The second run reads what the first converted, without building the network."""
+    if "openvino" not in available("cpu"):
+        pytest.skip("openvino is not installed")
+    monkeypatch.setenv(programs.VARIABLE, str(tmp_path))
+    first = load(name, weights="random:0")
+    batch = first.prepare(clip(), some_segments(first)[:1]).repeat_interleave(4, dim=0)
+    install(first, "openvino")
+    rows = first.encode(batch)
+    if first.backend.refusal is not None:
+        assert not is_kept(first.spec, "openvino")
+        pytest.skip(f"does not convert: {first.backend.refusal}")
+    second = load(name, weights="random:0", lazily=is_kept(first.spec, "openvino"))
+    install(second, "openvino")
+    assert torch.equal(second.encode(batch), rows)
+    needed = name == "vggish:pca8"  # its whitening is a part of the network that is not converted
+    assert ("network" in vars(second)) == needed

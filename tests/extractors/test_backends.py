@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from extractors import backends
+from extractors import backends, programs
 from extractors.frame_encoder import FrameEncoder
 from extractors.spec import FeatureSpec, FrameSampler, Grid
 
@@ -56,7 +56,8 @@ def batch(rows: int) -> torch.Tensor:
 
 
 @pytest.fixture(autouse=True)
-def _openvino():
+def _openvino(tmp_path, monkeypatch):
+    monkeypatch.setenv(programs.VARIABLE, str(tmp_path / "programs"))
     if importlib.util.find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
 
@@ -135,6 +136,40 @@ def test_a_network_that_does_not_convert_runs_on_pytorch(kind, reason, caplog):
     assert torch.equal(encoder.encode(batch(4)), expected)
     assert reason in encoder.backend.refusal
     assert "runs on PyTorch" in caplog.text
+
+
+class Kept(Small):
+    """Fails where its network is needed."""
+
+    def build_network(self):
+        raise AssertionError("the network is built although it was kept")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_second_run_reads_the_network_that_the_first_converted(precision):
+    spec = dataclasses.replace(SPEC, precision=precision)
+    first = Small(spec)
+    assert not backends.is_kept(spec, "openvino")
+    backends.install(first, "openvino")
+    expected = first.encode(batch(8))
+    assert first.backend.refusal is None
+    assert backends.is_kept(spec, "openvino")
+    assert not backends.is_kept(spec, "torch")
+    second = Kept(spec)
+    backends.install(second, "openvino")
+    assert torch.equal(second.encode(batch(8)), expected)
+    assert second.device == torch.device("cpu")
+    backends.install(second, "openvino", rows=1_000)
+    with pytest.raises(AssertionError, match="is built"):  # too little work: PyTorch does it, as it did before
+        second.encode(batch(8))
+    assert "floating-point operations" in second.backend.refusal
+
+
+def test_a_network_that_disagrees_is_not_kept():
+    encoder = Bent(SPEC)
+    backends.install(encoder, "openvino")
+    encoder.encode(batch(4))
+    assert not backends.is_kept(SPEC, "openvino")
 
 
 def test_little_work_is_not_converted(caplog):
