@@ -78,10 +78,9 @@ class _WithText(Encoder):
             ValueError: a prompt is longer than 77 tokens.
             WeightsError: the checkpoint has no text tower.
         """
-        tokens = tokenize(prompts).to(self.device)
-        tower = self._text.get(self.spec, self.device)
+        tokens, tower = tokenize(prompts), self._text.get(self)
         with self.arithmetic(self.device):
-            rows = torch.cat([tower(part) for part in tokens.split(_PROMPTS_PER_BATCH)])
+            rows = torch.cat([tower(part.to(self.device)) for part in tokens.split(_PROMPTS_PER_BATCH)])
         return nn.functional.normalize(rows.float(), dim=-1)
 
 

@@ -116,13 +116,14 @@ class Encoder(ABC):
         Raises:
             extractors.weights.WeightsError: the checkpoint does not fit.
         """
-        network = vars(self)["network"] = self.build_network()  # `fill` asks for it
-        try:
-            if self.fill is not None:
-                self.fill()
-        except BaseException:
-            del vars(self)["network"]
-            raise
+        with torch.inference_mode(False):  # within `encode`, its weights would be barred from training for good
+            network = vars(self)["network"] = self.build_network()  # `fill` asks for it
+            try:
+                if self.fill is not None:
+                    self.fill()
+            except BaseException:
+                del vars(self)["network"]
+                raise
         return network
 
     def frame_indices(self, media: MediaView, segments: np.ndarray) -> np.ndarray | None:

@@ -178,7 +178,7 @@ class Clap(Encoder):
     @torch.inference_mode()
     def encode_tokens(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(P, 512) from (P, 77) RoBERTa token ids and their attention mask, padded with 1."""
-        tower = self._text.get(self.spec, self.device)
+        tower = self._text.get(self)
         batches = zip(ids.split(_PROMPTS_PER_BATCH), mask.split(_PROMPTS_PER_BATCH), strict=True)
         with self.arithmetic(self.device):
             rows = [tower(some.to(self.device), part.to(self.device)).float() for some, part in batches]

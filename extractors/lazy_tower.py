@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from extractors.spec import FeatureSpec
 from extractors.weights import WeightsError, load_strictly, random_state_dict
+
+if TYPE_CHECKING:
+    from extractors.base import Encoder
 
 
 class LazyTower:
@@ -29,12 +32,13 @@ class LazyTower:
         """Remember these weights, in the network's key format, until they are needed."""
         self._state = state
 
-    def get(self, spec: FeatureSpec, device: torch.device) -> nn.Module:
-        """The network in evaluation mode on the device, with the weights that `spec` names.
+    def get(self, encoder: Encoder) -> nn.Module:
+        """The network in evaluation mode beside the encoder's own, with the weights that its spec names.
 
         Raises:
             WeightsError: the checkpoint lacks the tower or does not fit it.
         """
+        spec, device = encoder.spec, next(encoder.network.parameters()).device  # filling that one fills this one
         if self._network is None:
             if not self._state and not spec.random_weights:
                 raise WeightsError(f"{spec.name}: the checkpoint ({spec.weights}) has no text tower")

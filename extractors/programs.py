@@ -103,7 +103,10 @@ def cache_folder() -> Path:
     """$CLAVE_PROGRAMS, else `clave/programs` in the user's cache folder."""
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clave" / "programs"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clave" / "programs"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(os.devnull) / "programs"  # where nothing can be kept
 
 
 def _source() -> str:

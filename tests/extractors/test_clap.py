@@ -249,7 +249,7 @@ def test_text_rows_equal_laion_clap(golden):
         ids[row, : len(tokens)] = torch.tensor(tokens)
     text = made.encode_tokens(ids, (ids != 1).long())
     assert cosine_error(text, golden["text_rows"]) < 1e-5
-    tower = made._text.get(made.spec, made.device)
+    tower = made._text.get(made)
     tower.text_model.embeddings.LayerNorm.eps = 1e-12  # transformers' default moves the embedding
     for layer in tower.text_model.encoder.layer:
         layer.attention.output.LayerNorm.eps = layer.output.LayerNorm.eps = 1e-12

@@ -117,6 +117,18 @@ def test_a_folder_that_cannot_be_written_costs_only_the_keeping(folder):
     assert shelf.find(SHAPE) is None
 
 
+def test_a_user_without_a_home_keeps_nothing(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in (programs.VARIABLE, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(programs.Path, "home", homeless)
+    shelf = kept()
+    assert not shelf
+    assert shelf.find(SHAPE) is None
+
+
 def test_what_nobody_used_for_a_month_goes(folder):
     old, used = kept(), kept(dataclasses.replace(SPEC, weights="random:1"))
     torn = folder / ".partial-x"
