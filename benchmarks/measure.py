@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Before the first benchmark adds to it.
 _LOAD = os.getloadavg()
 
+#: Folder of converted networks, within a benchmark's own.
+PROGRAMS = "programs"
 #: Same seeded weights for every contender.
 WEIGHTS = "random:0"
 # Start-up takes a little more or less from run to run: what it reads from disk may be in memory, or not.
@@ -176,16 +178,17 @@ def extract(
     device: str = "cpu",
     backend: str | None = None,
     options: Sequence[str] = (),
+    converted: bool = True,
     **more: Any,
 ) -> Run:
     """A fresh `pipeline.extract` with seeded weights over some files of one folder; its store is `folder/store`.
-
-    Networks are converted by a run over one clip that does not count, as only the first of many runs does it.
 
     Args:
         duration_s: of every clip; None asks the files.
         backend: None for the one that a large manifest gets.
         options: further arguments of the stage.
+        converted: have a run over one clip, which does not count, convert the networks: of a user's runs only the first
+            one does it.
         more: of `run`.
     """
     from benchmarks.clips import manifest
@@ -195,18 +198,18 @@ def extract(
     command = [sys.executable, "-m", "pipeline.extract", "--media", paths[0].parent]
     command += ["--store", folder / "store", "--encoders", ",".join(encoders), "--weights", WEIGHTS]
     command += ["--precision", precision, "--device", device, "--backend", backend, *options]
-    more["environment"] = {**more.get("environment", {}), VARIABLE: str(folder / "programs")}
+    more["environment"] = {**more.get("environment", {}), VARIABLE: str(folder / PROGRAMS)}
 
     def extracted(some: Sequence[Path], **more: Any) -> Run:
         listed = manifest(list(some), folder / "manifest.parquet", duration_s)
         shutil.rmtree(folder / "store", ignore_errors=True)
         return run([*command, "--manifest", listed], **more)
 
-    converted = folder / "programs" / f".{'-'.join([*encoders, precision, backend]).replace(':', '.')}"
-    if not converted.exists():
+    done = folder / PROGRAMS / f".{'-'.join([*encoders, precision, backend]).replace(':', '.')}"
+    if converted and not done.exists():
         extracted(paths[:1], environment=more["environment"])
-        converted.parent.mkdir(exist_ok=True)
-        converted.touch()
+        done.parent.mkdir(exist_ok=True)
+        done.touch()
     return extracted(paths, **more)
 
 

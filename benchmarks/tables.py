@@ -24,7 +24,7 @@ from benchmarks import measure
 
 PAGE = measure.ROOT / "docs" / "performance.md"
 #: Scripts whose `table` may be called.
-BENCHMARKS = ("end_to_end", "ceiling", "decoding", "passes", "memory", "allocator", "precision")
+BENCHMARKS = ("end_to_end", "ceiling", "decoding", "passes", "memory", "allocator", "precision", "startup")
 
 
 def section(report: Mapping[str, Any]) -> str:
