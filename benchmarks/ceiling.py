@@ -149,28 +149,22 @@ def one_encoder(name: str, folder: Path, paths: list[Path], arguments: argparse.
     few, many = clips_of(name, arguments.scale)
     backend = arguments.backend or measure.best_backend(arguments.device)
     cores = len(os.sched_getaffinity(0))
+    on = {"precision": arguments.precision, "device": arguments.device, "backend": backend}
+
+    def model_s() -> float:
+        return rows_per_clip(name) / in_own_process("model", name=name, **on)
+
+    def extracted(count: int) -> measure.Run:
+        return measure.extract(paths[:count], [name], folder, duration_s=media.DURATION_S, **on)
+
     found: dict[str, list[float]] = {"model": [], "decode": [], "clave": []}
     for _ in range(arguments.repeats):
-        rows_per_s = in_own_process(
-            "model", name=name, precision=arguments.precision, device=arguments.device, backend=backend
-        )
-        found["model"].append(rows_per_clip(name) / rows_per_s)
         used = [str(path) for path in paths[: max(many, 5 * cores)]]
         found["decode"].append(in_own_process("decode", names=[name], paths=used, workers=cores))
-        own = measure.cost(
-            lambda count: measure.extract(
-                paths[:count],
-                [name],
-                folder,
-                duration_s=media.DURATION_S,
-                precision=arguments.precision,
-                device=arguments.device,
-                backend=backend,
-            ),
-            few,
-            many,
-        )
-        found["clave"].append(own.clip_s)
+        # A machine's speed drifts within a minute: the network is measured before and after what is compared with it.
+        first, before_s, second, after_s = extracted(few), model_s(), extracted(many), model_s()
+        found["model"].append((before_s + after_s) / 2)
+        found["clave"].append(measure.difference(first, second, few, many).clip_s)
         measure.log(f"{name}: seconds per clip " + ", ".join(f"{who} {made[-1]:.3f}" for who, made in found.items()))
     least = [ceilings(*pair, arguments.device) for pair in zip(found["model"], found["decode"], strict=True)]
     kept = {
