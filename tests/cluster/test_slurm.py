@@ -242,8 +242,13 @@ def test_a_generic_cluster_with_a_status_command(slurm, media, local, tmp_path):
 
 
 def prepare_demo(folder: Path, clips: str) -> None:
-    """Manifests and clips of a smaller demo than the graph's own `prepare` would make."""
-    for splits, name in (([], "manifest"), (["--splits", "teacher"], "teacher")):
+    """Manifests and clips of a smaller demo than the graph's own `prepare` would make.
+
+    Args:
+        clips: as for `--demo-clips`; without clips for the teachers there is no manifest of them.
+    """
+    parts = [([], "manifest"), (["--splits", "teacher"], "teacher")]
+    for splits, name in parts if clips.split(",")[3] != "0" else parts[:1]:
         arguments = ["--dataset", "demo", "--media", "run/demo/media", "--out", f"run/demo/{name}.parquet", *splits]
         subprocess.run(
             [sys.executable, "-m", "pipeline.prepare", *arguments, "--demo-clips", clips],
