@@ -116,7 +116,7 @@ def _spec(
 
 
 _CENTRES = FrameSampler("centres", per_row=1)
-_FOUR = "Four frames a row, the middles of its quarters: a compromise between motion and cost."
+_MIDDLE = "The frame at the middle of the row: four a row cost four times as much."
 _TENTHS = FrameSampler("tenths", per_row=16)
 _TEN = Grid(1.0, 1.0, count=10)
 
@@ -125,7 +125,7 @@ RECIPES: tuple[Recipe, ...] = (
         _spec("vgg19", "default", "features.36", _PRESET, Grid(1.0, 1.0), _CENTRES),
         TORCHVISION,
         "clave; network of Simonyan and Zisserman 2015, preprocessing of the checkpoint",
-        (_FOUR,),
+        (_MIDDLE,),
     ),
     Recipe(
         _spec("vgg19", "ave2018", "block5_pool", _SQUASH_CAFFE, _TEN, _TENTHS),
@@ -140,7 +140,7 @@ RECIPES: tuple[Recipe, ...] = (
         _spec("vgg19-bn", "default", "features.52", _PRESET, Grid(1.0, 1.0), _CENTRES),
         TORCHVISION_BN,
         "clave; network of Simonyan and Zisserman 2015, preprocessing of the checkpoint",
-        (_FOUR,),
+        (_MIDDLE,),
     ),
     Recipe(
         _spec("vgg19-bn", "cace2024", "features.52", _PRESET, _TEN, _TENTHS),

@@ -12,7 +12,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 # What stands between a media file and an encoder, whoever the encoder is.
-_DECODING = ("pipeline/media.py", "pipeline/preparation.py", "pipeline/waveform.py")
+_DECODING = "pipeline.preparation"
+_PACKAGES = ("extractors", "pipeline")
 
 
 def clip_count(dataset: str, settings: dict[str, Any], manifest: str | Path, look: bool = True) -> int:
@@ -129,7 +130,7 @@ def _manifest_file(path: Path, _mtime_ns: int) -> Any:
 def code_digest(names: Iterable[str]) -> str:
     """Short hash of the code that turns media into the features of these encoders.
 
-    Docstrings and comments do not count; the files that an encoder's file imports do.
+    Docstrings and comments do not count; the files that an encoder's file imports do, and so do those that decode.
 
     Args:
         names: `encoder` or `encoder:recipe`.
@@ -145,7 +146,8 @@ def code_digest(names: Iterable[str]) -> str:
 def _code_digest(names: tuple[str, ...]) -> str:
     """One syntax walk per set of encoders, not one per job."""
     encoders = encoder_table()
-    files: set[str] = set(_DECODING)
+    files: set[str] = set()
+    _follow(_DECODING, files)
     for name in names:
         encoder = name.split(":")[0]
         if encoder not in encoders:
@@ -168,27 +170,28 @@ def encoder_table() -> dict[str, str]:
     raise ValueError("extractors/base.py: the table ENCODERS is gone")
 
 
-# The tables name every encoder; a new one must not make the features of the others look stale.
-_TABLES = ("extractors.base", "extractors.recipes", "extractors.weights")
+# The tables name every encoder; a new one must not make the features of the others look stale.  Which clips there are
+# does not change what is in them.
+_NOT_FOLLOWED = ("extractors.base", "extractors.recipes", "extractors.weights", "pipeline.manifest")
 
 
 def _follow(module: str, files: set[str]) -> None:
-    """Add a module of `extractors` and everything of `extractors` that it imports."""
+    """Add a module of this project and everything of the project that it imports."""
     path = Path(*module.split("."))
     file = path.with_suffix(".py").as_posix()
     if not (ROOT / file).is_file():
         file = (path / "__init__.py").as_posix()
-    if module in _TABLES or file in files or not (ROOT / file).is_file():
+    if module in _NOT_FOLLOWED or file in files or not (ROOT / file).is_file():
         return
     files.add(file)
     for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("extractors"):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(_PACKAGES):
             _follow(node.module, files)
             for name in node.names:
                 _follow(f"{node.module}.{name.name}", files)
         elif isinstance(node, ast.Import):
             for name in node.names:
-                if name.name.startswith("extractors"):
+                if name.name.startswith(_PACKAGES):
                     _follow(name.name, files)
 
 

@@ -88,7 +88,7 @@ def test_files_added_to_a_folder_count_before_its_manifest_is_written_anew(tmp_p
     assert plans(look=False) == foreseen
 
 
-def test_a_comment_is_no_change_and_other_encoders_are_not_concerned(tmp_path, monkeypatch):
+def test_what_changes_features_is_seen_and_nothing_else(tmp_path, monkeypatch):
     for folder in ("extractors", "pipeline"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(planning, "ROOT", tmp_path)
@@ -99,15 +99,22 @@ def test_a_comment_is_no_change_and_other_encoders_are_not_concerned(tmp_path, m
         return [code_digest([name]) for name in ("vggish", "vgg19")]
 
     def append(file: str, text: str) -> None:
-        with open(tmp_path / "extractors" / file, "a", encoding="utf-8") as source:
+        with open(tmp_path / file, "a", encoding="utf-8") as source:
             source.write(text)
 
     try:
         before = digests()
-        append("vggish.py", "\n# A remark.\n")
+        append("extractors/vggish.py", "\n# A remark.\n")
         assert digests() == before
-        append("vggish.py", "\nANOTHER = 1\n")
+        append("extractors/vggish.py", "\nANOTHER = 1\n")
         assert [a == b for a, b in zip(before, digests(), strict=True)] == [False, True]
+        for file in ("preparation", "media", "mediafile", "frames", "framedump", "sound", "waveform"):
+            before = digests()
+            append(f"pipeline/{file}.py", "\nANOTHER = 1\n")
+            assert not set(digests()) & set(before), f"{file} decodes, and its change went unseen"
+        before = digests()
+        append("pipeline/manifest.py", "\nANOTHER = 1\n")
+        assert digests() == before
     finally:
         monkeypatch.undo()
         digests()
