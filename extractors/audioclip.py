@@ -103,7 +103,7 @@ class AudioClip(_WithText):
     def build_network(self) -> nn.Module:
         return SoundTower()
 
-    def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
+    def collect(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
         """(T, n) float32 samples in the range of 16-bit integers; audio that ends early is continued with silence.
 
         Raises:

@@ -87,7 +87,9 @@ class Encoder(ABC):
     """A network with its front end: decoded media in, rows out.
 
     `prepare` runs on the CPU, in any process, without the network's weights; `encode` runs where the weights are.
-    Neither draws random numbers, and a row never depends on the rows beside it.  It leaves out files, batching
+    `prepare` is `collect`, which needs the media, and then `transform`, arithmetic that may also run where the weights
+    are: on an accelerator it spares the decoders their largest work after decoding.
+    None draws random numbers, and a row never depends on the rows beside it.  It leaves out files, batching
     policy and retries.
 
     Subclasses build the network and use `self.spec`, never a recipe's name, to decide what to do.  The network is built
@@ -135,7 +137,6 @@ class Encoder(ABC):
             raise NoVideo("no decoded frame")
         return self.spec.sampler.indices(timeline_s, segments, self.spec.grid)
 
-    @abstractmethod
     def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
         """Model-ready input, one item per row.
 
@@ -144,7 +145,28 @@ class Encoder(ABC):
             segments: (T, 2) float64 seconds: all rows of the clip, or a block of them.
         Returns:
             (T, ...) tensor of a shape that does not depend on the clip.
+        Raises:
+            NoAudio, NoVideo: the clip lacks the stream.
         """
+        return self.transform(self.collect(media, segments))
+
+    @abstractmethod
+    def collect(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
+        """What of the media stands for each row: frames, or pieces of samples.
+
+        Arguments and errors are those of `prepare`.
+
+        Returns:
+            (T, ...) tensor on the CPU; its shape depends on the clip only if `transform_is_exact`.
+        """
+
+    def transform(self, collected: torch.Tensor) -> torch.Tensor:
+        """Model-ready input from collected rows, on the device where they are; the rows as they are by default."""
+        return collected
+
+    #: Whether `transform` gives the same bits for a row whatever rows come with it, on every device.  Only then can it
+    #: run clip by clip, as it must where the collected shape depends on the clip.
+    transform_is_exact: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -198,7 +220,12 @@ class Encoder(ABC):
     @property
     def front_end(self) -> tuple:
         """What decides the result of `prepare`: encoders with equal front ends can share prepared rows."""
-        return (type(self).prepare, self.spec.preprocess, self.spec.grid, self.spec.sampler)
+        return (type(self).transform, *self.source, self.spec.preprocess)
+
+    @property
+    def source(self) -> tuple:
+        """What decides the result of `collect`."""
+        return (type(self).collect, self.spec.preprocess, self.spec.grid, self.spec.sampler)
 
     @property
     def device(self) -> torch.device:

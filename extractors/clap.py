@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from extractors import clap_mel
 from extractors.base import Encoder, MediaView
-from extractors.clap_mel import front_end
 from extractors.lazy_tower import LazyTower
 from extractors.nets.htsat import NETWORKS, configuration, convert_tower
 from extractors.recipes import Recipe
@@ -139,13 +139,17 @@ class Clap(Encoder):
     def build_network(self) -> nn.Module:
         return AudioTower(self._network_name)
 
-    def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
-        """(T, 1, 1001, 64) float32 decibel mel spectrograms; audio that ends early is continued with silence.
+    def collect(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
+        """(T, n) samples, ten seconds of them; audio that ends early is continued with silence.
 
         Raises:
             NoAudio: the clip has no audio sample.
         """
-        return front_end(self.spec.preprocess, media, segments, self.spec.grid)
+        return clap_mel.collect(self.spec.preprocess, media, segments, self.spec.grid)
+
+    def transform(self, collected: torch.Tensor) -> torch.Tensor:
+        """(T, 1, 1001, 64) float32 decibel mel spectrograms."""
+        return clap_mel.transform(self.spec.preprocess, collected)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B, 512) embeddings, or (B, 64, 768) tokens, from (B, 1, 1001, 64) spectrograms."""

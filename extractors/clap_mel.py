@@ -32,13 +32,13 @@ FRAMES = 1001
 _LOW_HZ, _HIGH_HZ = 50.0, 14_000.0
 _FLOOR = 1e-10
 _FULL_SCALE = 32_767.0
-# Rows transformed at once; a row's spectra take about 16 MB.
-_ROWS = 2
+# Rows transformed at once, on a CPU and on an accelerator; a row's spectra take about 16 MB.
+_ROWS, _ROWS_ON_DEVICE = 2, 16
 _TENTHS = 10
 
 
-def front_end(steps: Sequence[str], media: MediaView, segments: np.ndarray, grid: Grid) -> torch.Tensor:
-    """Spectrograms of a clip's rows.
+def collect(steps: Sequence[str], media: MediaView, segments: np.ndarray, grid: Grid) -> torch.Tensor:
+    """Samples of a clip's rows, all steps before `log-mel` done.
 
     Args:
         steps: as in this module's docstring, from `decode` on.
@@ -46,8 +46,7 @@ def front_end(steps: Sequence[str], media: MediaView, segments: np.ndarray, grid
         segments: (T, 2) float64 seconds, all rows of the clip or a block of them.
         grid: of the spec; VALOR's pieces are numbered by it.
     Returns:
-        (T, 1, 1001, 64) float32 decibels.  One channel also where the published code stacks four: without a clip
-        longer than ten seconds the network never reads the other three.
+        (T, n) float32 or float64 samples; n follows from the steps.
     Raises:
         NoAudio: the clip has no audio, or too few samples for ten pieces.
         ValueError: a step that is not known.
@@ -61,17 +60,46 @@ def front_end(steps: Sequence[str], media: MediaView, segments: np.ndarray, grid
         pieces = reindex(_whole(steps[0], media, at_least=1), int(settings["samples"]))[None]
     else:
         raise ValueError(f"step {steps[1]!r}: {place!r} is none of cut, tenths, reindex")
-    for step in steps[2:]:
+    for step in steps[2 : _spectral(steps)]:
         name, settings = parse(step)
         if name == "round-trip":
             pieces = round_trip(pieces)
         elif name == "repeat-pad":
             pieces = repeat_pad(pieces, int(settings["samples"]))
-        elif name == "log-mel":
-            pieces = log_mel(pieces, int(settings["rate"]), int(settings["hop"]), settings["bank"])
-        elif name != "channels":
-            raise ValueError(f"step {step!r}: {name!r} is none of round-trip, repeat-pad, log-mel, channels")
-    return torch.from_numpy(np.ascontiguousarray(pieces, dtype=np.float32))[:, None]
+        else:
+            raise ValueError(f"step {step!r}: {name!r} is none of round-trip, repeat-pad, and log-mel stands last")
+    return torch.from_numpy(np.ascontiguousarray(pieces))
+
+
+def transform(steps: Sequence[str], pieces: torch.Tensor) -> torch.Tensor:
+    """Spectrograms of collected samples, on their device.
+
+    Args:
+        steps: as given to `collect`; what stands from `log-mel` on is done.
+        pieces: (T, n) samples.
+    Returns:
+        (T, 1, 1001, 64) float32 decibels.  One channel also where the published code stacks four: without a clip
+        longer than ten seconds the network never reads the other three.
+    Raises:
+        ValueError: a step that is not known.
+    """
+    place = _spectral(steps)
+    _, settings = parse(steps[place])
+    for step in steps[place + 1 :]:
+        if parse(step)[0] != "channels":
+            raise ValueError(f"step {step!r}: only channels may follow log-mel")
+    arguments = int(settings["rate"]), int(settings["hop"]), settings["bank"]
+    if pieces.device.type != "cpu":
+        return log_mel_tensor(pieces, *arguments)[:, None]
+    return torch.from_numpy(log_mel(pieces.numpy(), *arguments))[:, None]
+
+
+def _spectral(steps: Sequence[str]) -> int:
+    """Where `log-mel` stands."""
+    names = [parse(step)[0] for step in steps]
+    if "log-mel" not in names:
+        raise ValueError(f"no log-mel among the steps {list(steps)}")
+    return names.index("log-mel")
 
 
 def _whole(step: str, media: MediaView, at_least: int) -> np.ndarray:
@@ -165,8 +193,7 @@ def log_mel(pieces: np.ndarray, rate_hz: int, hop: int, bank: str) -> np.ndarray
     Raises:
         ValueError: pieces of another length.
     """
-    if pieces.ndim != 2 or pieces.shape[1] // hop + 1 != FRAMES:
-        raise ValueError(f"{FRAMES} frames need {(FRAMES - 1) * hop} samples a row, found pieces {pieces.shape}")
+    _check(pieces.shape, hop)
     window, matrix = hann(WINDOW), mel_matrix(rate_hz, bank).astype(np.float64)
     spectrograms = np.empty((len(pieces), FRAMES, BANDS), dtype=np.float32)
     for first in range(0, len(pieces), _ROWS):
@@ -178,3 +205,28 @@ def log_mel(pieces: np.ndarray, rate_hz: int, hop: int, bank: str) -> np.ndarray
         mels = np.matmul(spectra.real**2 + spectra.imag**2, matrix)
         spectrograms[first : first + _ROWS] = 10.0 * np.log10(np.maximum(mels, _FLOOR))
     return spectrograms
+
+
+def log_mel_tensor(pieces: torch.Tensor, rate_hz: int, hop: int, bank: str) -> torch.Tensor:
+    """`log_mel` of a tensor, on its device; equal within the rounding of float32.
+
+    The bits of a row may depend on how many rows there are: give always as many.
+    """
+    _check(pieces.shape, hop)
+    window, matrix = (
+        torch.tensor(values, dtype=torch.float64, device=pieces.device)
+        for values in (hann(WINDOW), mel_matrix(rate_hz, bank))
+    )
+    spectrograms = []
+    for block in pieces.split(_ROWS_ON_DEVICE):
+        ends = WINDOW // 2, WINDOW // 2
+        padded = torch.nn.functional.pad(block.double()[:, None], ends, mode="reflect")[:, 0]
+        spectra = torch.fft.rfft(padded.unfold(1, WINDOW, hop) * window)
+        mels = (spectra.real.square() + spectra.imag.square()) @ matrix
+        spectrograms.append((10.0 * torch.log10(mels.clamp(min=_FLOOR))).float())
+    return torch.cat(spectrograms)
+
+
+def _check(shape: tuple[int, ...], hop: int) -> None:
+    if len(shape) != 2 or shape[1] // hop + 1 != FRAMES:
+        raise ValueError(f"{FRAMES} frames need {(FRAMES - 1) * hop} samples a row, found pieces {tuple(shape)}")

@@ -51,7 +51,7 @@ class Cnn14(Encoder):
     def build_network(self) -> torch.nn.Module:
         return Cnn14Network()
 
-    def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
+    def collect(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
         """(T, 32000) float32 samples; audio that ends early is continued with silence.
 
         Raises:

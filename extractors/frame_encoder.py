@@ -45,6 +45,8 @@ class FrameEncoder(Encoder):
     """
 
     batch_rows: ClassVar[int] = 16
+    # Frames are resized one by one, to the same bytes everywhere.
+    transform_is_exact: ClassVar[bool] = True
     #: Pictures that go through the network at once, on the CPU and on an accelerator; bounds the activations.
     pictures_at_once: ClassVar[tuple[int, int]] = (16, 128)
 
@@ -60,7 +62,12 @@ class FrameEncoder(Encoder):
     @property
     def front_end(self) -> tuple:
         """The steps on values alone run with the network, so they may differ."""
-        return (type(self).prepare, self._geometry, self.spec.grid, self.spec.sampler)
+        return (type(self).transform, *self.source, self._geometry)
+
+    @property
+    def source(self) -> tuple:
+        """Which frames, whatever becomes of them."""
+        return (type(self).collect, self.spec.grid, self.spec.sampler)
 
     @property
     def items_per_row(self) -> int:
@@ -77,13 +84,33 @@ class FrameEncoder(Encoder):
         Raises:
             extractors.base.NoVideo: the clip has no decoded frame.
         """
+        # Frames at their own size are large: only a few of them are held beside the decoder's.
+        return self._of_frames(media, segments, lambda decoded: frames.apply(self._geometry, decoded))
+
+    def collect(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
+        """(T, K, H, W, 3) uint8 RGB frames, as large as the clip's are.
+
+        Raises:
+            extractors.base.NoVideo: the clip has no decoded frame.
+        """
+        return self._of_frames(media, segments, lambda decoded: decoded)
+
+    def _of_frames(
+        self, media: MediaView, segments: np.ndarray, make: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """(T, K, ...): what `make` gives for each frame of each row; a frame that is asked for twice is made once."""
         indices = self.frame_indices(media, segments)
         unique, inverse = np.unique(indices, return_inverse=True)
         made = []
         for start in range(0, len(unique), _FRAMES_READ):
             decoded = media.frames(unique[start : start + _FRAMES_READ], self.spec.sampler.source)
-            made.append(frames.apply(self._geometry, torch.tensor(decoded)))
+            made.append(make(torch.tensor(decoded)))
         return torch.cat(made)[torch.from_numpy(inverse.reshape(indices.shape))]
+
+    def transform(self, collected: torch.Tensor) -> torch.Tensor:
+        """(T, K, S, S, 3) pictures after the geometry, from (T, K, H, W, 3) frames."""
+        made = [frames.apply(self._geometry, some) for some in collected.flatten(0, 1).split(_FRAMES_READ)]
+        return torch.cat(made).unflatten(0, collected.shape[:2])
 
     @torch.inference_mode()
     def encode(self, batch: torch.Tensor) -> torch.Tensor:

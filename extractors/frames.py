@@ -12,6 +12,8 @@ they differ visibly (up to 0.7 of full scale on 1080p) and none of them can stan
     subtract mean=M                float32 minus a mean: caffe
     standardize by=M               minus mean, divided by deviation: imagenet, clip, kinetics
 
+    On a CPU the libraries themselves resize, on a GPU `extractors.resampling`, which gives the same bytes.
+
     F: cv2-bilinear (uint8, never antialiased), pil-bilinear and pil-bicubic (uint8, always antialiased),
        tensor-bilinear and tensor-bicubic (float32, antialias off, not clamped; stands after `unit`),
        tensor-bilinear-rounded (the same on uint8, rounded back, as torchvision's video presets do)
@@ -24,6 +26,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from extractors import resampling
+
 _MEANS = {"caffe": (103.939, 116.779, 123.68)}
 _STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -33,6 +37,8 @@ _STATISTICS = {
 
 
 def _cv2_bilinear(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    if frames.device.type != "cpu":
+        return resampling.opencv_bilinear(frames, height, width)
     import cv2
 
     made = [cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in frames.numpy()]
@@ -42,10 +48,17 @@ def _cv2_bilinear(frames: torch.Tensor, height: int, width: int) -> torch.Tensor
 def _pil(filter: str) -> Callable[[torch.Tensor, int, int], torch.Tensor]:
     def resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
         # torchvision's uint8 tensor kernel is not Pillow's: it is off by one on 0.1 to 0.8 % of the values.
+        if frames.device.type != "cpu":
+            return resampling.pillow(frames, height, width, filter)
         from PIL import Image
 
-        kernel = Image.Resampling[filter]
-        made = [np.asarray(Image.fromarray(frame).resize((width, height), kernel)) for frame in frames.numpy()]
+        # Rows first, as in all releases before 13.0, with which every publication resized; since then tall pictures are
+        # resized the other way round, which is a level more or less where a value is rounded between the two.
+        kernel, old_height = Image.Resampling[filter.upper()], frames.shape[1]
+        made = [
+            np.asarray(Image.fromarray(frame).resize((width, old_height), kernel).resize((width, height), kernel))
+            for frame in frames.numpy()
+        ]
         return torch.from_numpy(np.stack(made))
 
     return resize
@@ -68,8 +81,8 @@ def _rounded(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 _FILTERS: dict[str, tuple[torch.dtype, Callable[[torch.Tensor, int, int], torch.Tensor]]] = {
     "cv2-bilinear": (torch.uint8, _cv2_bilinear),
-    "pil-bilinear": (torch.uint8, _pil("BILINEAR")),
-    "pil-bicubic": (torch.uint8, _pil("BICUBIC")),
+    "pil-bilinear": (torch.uint8, _pil("bilinear")),
+    "pil-bicubic": (torch.uint8, _pil("bicubic")),
     "tensor-bilinear": (torch.float32, _tensor("bilinear")),
     "tensor-bicubic": (torch.float32, _tensor("bicubic")),
     "tensor-bilinear-rounded": (torch.uint8, _rounded),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import torch
 
 VGGISH_RATE_HZ = 16_000
 VGGISH_FRAMES = 96
@@ -58,8 +59,7 @@ def vggish_log_mel(pieces: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: pieces of another length.
     """
-    if pieces.ndim != 2 or pieces.shape[1] != VGGISH_SAMPLES:
-        raise ValueError(f"VGGish patches are made of (T, {VGGISH_SAMPLES}) samples, found {pieces.shape}")
+    _check_vggish(pieces.shape)
     window, matrix = hann(_WINDOW), vggish_mel_matrix()
     patches = np.empty((len(pieces), VGGISH_FRAMES, VGGISH_BANDS), dtype=np.float32)
     for first in range(0, len(pieces), _ROWS):
@@ -69,6 +69,26 @@ def vggish_log_mel(pieces: np.ndarray) -> np.ndarray:
         # One product per row, always (96, 257) by (257, 64): a row's bits do not depend on how many rows there are.
         patches[first : first + _ROWS] = np.log(np.matmul(magnitude, matrix) + _LOG_OFFSET)
     return patches
+
+
+def vggish_log_mel_tensor(pieces: torch.Tensor) -> torch.Tensor:
+    """`vggish_log_mel` of a tensor, on its device; equal within the rounding of float32.
+
+    The bits of a row may depend on how many rows there are: give always as many.  On a CPU numpy takes half the time.
+    """
+    _check_vggish(pieces.shape)
+    window, matrix = (torch.tensor(values, device=pieces.device) for values in (hann(_WINDOW), vggish_mel_matrix()))
+    patches = []
+    for block in pieces.split(_ROWS):
+        frames = block.double().unfold(1, _WINDOW, _HOP)
+        magnitude = torch.fft.rfft(frames * window, n=_FFT).abs()
+        patches.append(torch.log(magnitude @ matrix + _LOG_OFFSET).float())
+    return torch.cat(patches)
+
+
+def _check_vggish(shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or shape[1] != VGGISH_SAMPLES:
+        raise ValueError(f"VGGish patches are made of (T, {VGGISH_SAMPLES}) samples, found {tuple(shape)}")
 
 
 def slaney_mel_matrix(rate_hz: int, fft: int, bands: int, low_hz: float, high_hz: float) -> np.ndarray:

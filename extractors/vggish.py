@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from extractors.base import Encoder, MediaView
-from extractors.mel import VGGISH_SAMPLES, vggish_log_mel
+from extractors.mel import VGGISH_SAMPLES, vggish_log_mel, vggish_log_mel_tensor
 from extractors.nets.vggish import VGGishNetwork
 from extractors.recipes import Recipe
 from extractors.spec import FeatureSpec, Grid
@@ -66,14 +66,19 @@ class VGGish(Encoder):
     def build_network(self) -> torch.nn.Module:
         return VGGishNetwork(whitening=bool(self.spec.postprocess))
 
-    def prepare(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
-        """(T, 1, 96, 64) float32 log-mel patches; audio that ends early is continued with silence.
+    def collect(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
+        """(T, 15600) float64 samples; audio that ends early is continued with silence.
 
         Raises:
             NoAudio: the clip has no audio sample.
         """
-        pieces = row_pieces(self.spec.preprocess[:-1], media, segments)
-        return torch.from_numpy(vggish_log_mel(pieces))[:, None]
+        return torch.from_numpy(row_pieces(self.spec.preprocess[:-1], media, segments))
+
+    def transform(self, collected: torch.Tensor) -> torch.Tensor:
+        """(T, 1, 96, 64) float32 log-mel patches."""
+        if collected.device.type != "cpu":
+            return vggish_log_mel_tensor(collected)[:, None]
+        return torch.from_numpy(vggish_log_mel(collected.numpy()))[:, None]
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B, 128) before the last ReLU, from (B, 1, 96, 64) patches."""

@@ -54,30 +54,35 @@ class _Launched:
 class BatchedEncoder:
     """Encodes parts in batches of exactly `batch_rows` rows, cut across clips; the last batch is padded.
 
-    Because every batch has the same shape, a row's numbers do not depend on the rows beside it.  Prepared rows are
-    copied once, into the batch.  On a GPU the next batch fills while one computes, and results come back one batch
-    late, so the device does not wait for the host.
+    Because every batch has the same shape, a row's numbers do not depend on the rows beside it.  The batch lies on
+    the device, and rows are copied into it as they come.  A GPU takes the next rows while it computes, and results
+    come back one batch late, so it does not wait for the host.
 
     Args:
         encoder: with weights, on its device.
         batch_rows: rows per batch; what suits the encoder and the device if None.
+        transforms: parts hold collected rows, which are transformed here, on the device.
     """
 
-    def __init__(self, encoder: Encoder, batch_rows: int | None = None) -> None:
+    def __init__(self, encoder: Encoder, batch_rows: int | None = None, transforms: bool = False) -> None:
         self.encoder = encoder
         self.device = encoder.device
+        self._transforms = transforms
         self.batch_rows = batch_rows or _batch_rows(encoder, self.device)
         #: Seconds that the caller spent in the network, and clips that came out.
         self.busy_s, self.clips = 0.0, 0
         self._pieces = 1
-        self._buffers: list[torch.Tensor] = []
+        self._buffer: torch.Tensor | None = None
         self._filled: list[tuple[_Clip, int]] = []
         self._count = 0
         self._launched: _Launched | None = None
         self._open: dict[int, _Clip] = {}
 
     def add(self, part: Part) -> Iterator[Rows]:
-        """Take prepared rows; yields clips that are complete by now.  The part's memory may be reused afterwards."""
+        """Take rows, on the device; yields clips that are complete by now.
+
+        On a CPU the part's memory may be reused afterwards.
+        """
         if part.offset == 0:
             self._open[part.row] = _Clip(part.row)  # also when a clip starts anew because its first index was wrong
         clip = self._open[part.row]
@@ -85,11 +90,13 @@ class BatchedEncoder:
         clip.segments.append(part.segments)
         clip.sent += len(part.batch)
         clip.whole = part.last
-        batch = part.batch
+        batch = self._arrived(part.batch)
+        if self._buffer is None:
+            self._buffer = torch.empty((self.batch_rows, *batch.shape[1:]), dtype=batch.dtype, device=self.device)
         while len(batch):
             taken = batch[: self.batch_rows - self._count]
             batch = batch[len(taken) :]
-            self._buffer(taken)[self._count : self._count + len(taken)] = taken
+            self._buffer[self._count : self._count + len(taken)] = taken
             self._filled.append((clip, len(taken)))
             self._count += len(taken)
             if self._count == self.batch_rows:
@@ -102,22 +109,36 @@ class BatchedEncoder:
     def flush(self) -> Iterator[Rows]:
         """Encode what is left, padding the batch with copies of its last row."""
         if self._count:
-            buffer = self._buffers[0]
-            buffer[self._count :] = buffer[self._count - 1]
+            self._buffer[self._count :] = self._buffer[self._count - 1].clone()
             yield from self._launch()
         yield from self._collect()
 
-    def _buffer(self, like: torch.Tensor) -> torch.Tensor:
-        """The batch that is being filled; a GPU has a second one, which it may still be reading."""
-        if not self._buffers:
-            on_gpu = self.device.type == "cuda"
-            shape = (self.batch_rows, *like.shape[1:])
-            self._buffers = [torch.empty(shape, dtype=like.dtype, pin_memory=on_gpu) for _ in range(1 + on_gpu)]
-        return self._buffers[0]
+    def _arrived(self, batch: torch.Tensor) -> torch.Tensor:
+        """A part's rows as they stand in the batch.
+
+        Rows whose shape depends on the clip are transformed now, others with their whole batch, whose shape is fixed.
+        """
+        if not (self._transforms and self.encoder.transform_is_exact):
+            return batch
+        started_s = time.perf_counter()
+        batch = self._transformed(batch)
+        self.busy_s += time.perf_counter() - started_s
+        return batch
+
+    @torch.inference_mode()
+    def _transformed(self, batch: torch.Tensor) -> torch.Tensor:
+        """`Encoder.transform`, in as many pieces as the device's memory asks for."""
+        try:
+            return self.encoder.transform(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise self._no_room() from None
+            torch.cuda.empty_cache()
+            return torch.cat([self._transformed(piece) for piece in batch.chunk(2)])
 
     def _launch(self) -> Iterator[Rows]:
         started_s = time.perf_counter()
-        values = self._encode(self._buffers[0].to(self.device, non_blocking=True))
+        values = self._encode(self._buffer)
         ready = None
         if self.device.type == "cuda":
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -126,7 +147,6 @@ class BatchedEncoder:
             ready.record()
         launched = _Launched(tuple(self._filled), values, ready)
         self._filled, self._count = [], 0
-        self._buffers.reverse()
         self.busy_s += time.perf_counter() - started_s
         yield from self._collect()
         self._launched = launched
@@ -138,19 +158,26 @@ class BatchedEncoder:
         while True:
             try:
                 with torch.inference_mode():
-                    parts = [self.encoder.encode(piece) for piece in batch.chunk(self._pieces)]
+                    parts = [self._encoded(piece) for piece in batch.chunk(self._pieces)]
                 return parts[0] if len(parts) == 1 else torch.cat(parts)
             except torch.OutOfMemoryError:
                 if self._pieces >= self.batch_rows:
-                    raise MemoryError(
-                        f"{self.encoder.spec.name}: {self.device} has no room for a single row; free it, or use another"
-                    ) from None
+                    raise self._no_room() from None
                 self._pieces *= 2
                 torch.cuda.empty_cache()
                 log(
                     f"{self.encoder.spec.name}: {self.device} is out of memory; "
                     f"going on with {-(-self.batch_rows // self._pieces)} rows at once"
                 )
+
+    def _encoded(self, batch: torch.Tensor) -> torch.Tensor:
+        if self._transforms and not self.encoder.transform_is_exact:
+            batch = self.encoder.transform(batch)
+        return self.encoder.encode(batch)
+
+    def _no_room(self) -> MemoryError:
+        name = self.encoder.spec.name
+        return MemoryError(f"{name}: {self.device} has no room for a single row; free it, or use another")
 
     def _collect(self) -> Iterator[Rows]:
         """Hand the rows of the launched batch to their clips."""

@@ -67,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
         choices=["auto", "torch", "openvino"],
         help="what runs the networks; auto takes the fastest that is worth its start; equal within rounding",
     )
+    made.add_argument(
+        "--transforms",
+        default="auto",
+        choices=["auto", "workers", "device"],
+        help="where frames are resized and spectrograms made; auto: by a GPU where there is one; equal within rounding",
+    )
     made.add_argument("--tail", default="pad", choices=["pad", "drop"], help="when media ends before the grid does")
     made.add_argument("--workers", type=int, help="decoding processes; 0 decodes in this process")
     made.add_argument("--timeout", type=float, default=300.0, metavar="S", help="give a clip up after S silent seconds")
@@ -267,7 +273,8 @@ def _extract(arguments: argparse.Namespace) -> int:
     job_clips = min(arguments.job_clips, len(manifest))
     job_rows = {name: job_clips * store.plan(specs[name].key).segments for name in wanted}
     encoders = {encoder.spec.key: encoder for encoder in _load(arguments, specs, job_rows).values()}
-    extraction.run(tasks, encoders, arguments.media, workers, arguments.tail, arguments.timeout)
+    on_device = arguments.transforms == "device" or (arguments.transforms == "auto" and arguments.device != "cpu")
+    extraction.run(tasks, encoders, arguments.media, workers, arguments.tail, arguments.timeout, on_device)
     keys = [spec.key for spec in specs.values()]
     counts = {key: _counts(store, key, rows) for key in keys}
     failed = _failed_clips(store, keys, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from pipeline.planning import code_digest
 from pipeline.preparation import Failure, Task
 from pipeline.run import Progress, log
 from pipeline.store import BlockWriter, FeatureStore
+from pipeline.upload import uploader
 from pipeline.workers import WorkerPool
 
 # Blocks that may wait for the disk; one more makes the run wait too, so memory does not follow a slow disk.
@@ -73,18 +75,21 @@ class Extraction:
         workers: int,
         tail: str = "pad",
         timeout_s: float = 300.0,
+        transforms: bool = False,
     ) -> None:
         """Do the tasks.
 
         Args:
             tasks: of this object.
-            encoders: by key, for every key of a task.
+            encoders: by key, for every key of a task, all on one device.
             media, workers, tail, timeout_s: see `WorkerPool`.
+            transforms: the device resizes frames and makes spectrograms; the workers only decode.
         """
         if not tasks:
             return
-        batched = {key: BatchedEncoder(encoder) for key, encoder in encoders.items()}
-        pool = WorkerPool({key: self.specs[key] for key in encoders}, media, workers, tail, timeout_s)
+        batched = {key: BatchedEncoder(encoder, transforms=transforms) for key, encoder in encoders.items()}
+        upload = uploader(next(iter(encoders.values())).device)
+        pool = WorkerPool({key: self.specs[key] for key in encoders}, media, workers, tail, timeout_s, not transforms)
         left = {task.row: set(task.keys) for task in tasks}
         failed: set[int] = set()
         progress = Progress(len(tasks), "clips")
@@ -113,9 +118,10 @@ class Extraction:
                         self._close(item.key, item.row)
                         settle(item.key, item.row)
                     continue
+                part = dataclasses.replace(item, batch=upload(item.batch))  # once for all encoders
                 for key in item.keys:
                     if key in left.get(item.row, ()):
-                        put(key, batched[key].add(item))
+                        put(key, batched[key].add(part))
             for key, encoder in batched.items():
                 put(key, encoder.flush())
             for future in self.committing:

@@ -43,11 +43,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive prepared rows of one clip for all keys with the same front end; `last` marks the clip's end.
+    """Consecutive rows of one clip for all keys that are made from them; `last` marks the clip's end.
 
     Args:
         offset: first row of the part in the clip.
-        batch: (d, ...) as `Encoder.prepare` returns, without rows that repeat the one before.
+        batch: (d, ...) as `Encoder.prepare` or `Encoder.collect` returns, without rows that repeat the one before.
         places: (t,) int64, the item of `batch` that each row is.
         segments: (t, 2) float64 s.
     """
@@ -85,30 +85,35 @@ class Failure:
     message: str
 
 
-def prepare_clip(task: Task, encoders: dict[str, Encoder], folder: Path, tail: str = "pad") -> Iterator[Part | Failure]:
+def prepare_clip(
+    task: Task, encoders: dict[str, Encoder], folder: Path, tail: str = "pad", prepared: bool = True
+) -> Iterator[Part | Failure]:
     """Parts or a failure for every key of the task, in any order.
 
     Args:
         encoders: by key, without weights.
         folder: of media files.
         tail: `pad` fills what the media lacks with silence and the last frame, `drop` fails the clip.
+        prepared: give rows as `Encoder.prepare` does; if not, as `Encoder.collect` does.
     """
     try:
         path, whole = find(task.clip, folder)
         start_s = task.clip.start_s or 0.0 if whole else 0.0
         with Media(path, start_s, task.clip.duration_s if whole else None) as media:
             try:
-                yield from _rows(task, encoders, media, tail)
+                yield from _rows(task, encoders, media, tail, prepared)
             except FramesMissing:
                 media.recount()
-                yield from _rows(task, encoders, media, tail)
+                yield from _rows(task, encoders, media, tail, prepared)
     except (MediaError, NoAudio, NoVideo) as error:
         outcome = error.outcome if isinstance(error, MediaError) else "no-audio"
         for key in task.keys:
             yield Failure(task.row, key, outcome, str(error))
 
 
-def _rows(task: Task, encoders: dict[str, Encoder], media: Media, tail: str) -> Iterator[Part | Failure]:
+def _rows(
+    task: Task, encoders: dict[str, Encoder], media: Media, tail: str, prepared: bool
+) -> Iterator[Part | Failure]:
     media.check_whole()
     duration_s = task.clip.duration_s if task.clip.duration_s is not None else media.duration_s
     plans: dict[str, np.ndarray] = {}
@@ -128,21 +133,23 @@ def _rows(task: Task, encoders: dict[str, Encoder], media: Media, tail: str) -> 
         ]
         if native:
             media.want(np.concatenate([indices.ravel() for indices in native]))
-        for keys in _shared(plans, encoders):
+        for keys in _shared(plans, encoders, prepared):
             segments = plans[keys[0]]
             rows = np.flatnonzero(block[keys[0]])
             if len(rows):
-                batch, places = _distinct(encoders[keys[0]].prepare(media, segments[rows]))
+                make = encoders[keys[0]].prepare if prepared else encoders[keys[0]].collect
+                batch, places = _distinct(make(media, segments[rows]))
                 yield Part(
                     task.row, keys, int(rows[0]), batch, places, segments[rows], int(rows[-1]) == len(segments) - 1
                 )
 
 
-def _shared(plans: dict[str, np.ndarray], encoders: dict[str, Encoder]) -> list[tuple[str, ...]]:
-    """Keys whose rows are prepared alike, together: resized and transformed once."""
+def _shared(plans: dict[str, np.ndarray], encoders: dict[str, Encoder], prepared: bool) -> list[tuple[str, ...]]:
+    """Keys whose rows are made alike, together: sent, resized and transformed once."""
     groups: dict[tuple, list[str]] = {}
     for key in plans:
-        groups.setdefault((encoders[key].front_end, len(plans[key])), []).append(key)
+        made_by = encoders[key].front_end if prepared else encoders[key].source
+        groups.setdefault((made_by, len(plans[key])), []).append(key)
     return [tuple(keys) for keys in groups.values()]
 
 

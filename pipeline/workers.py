@@ -26,8 +26,9 @@ from pipeline import forkserver
 from pipeline.arena import Arena
 from pipeline.preparation import Failure, Part, Task, prepare_clip
 
-# Shared memory of a worker: ten rows of sixteen 224 x 224 frames take 24 MB.
-_SLOTS, _SLOT_BYTES = 3, 24 << 20
+# Shared memory of a worker: ten rows of sixteen 224 x 224 frames take 24 MB; sixteen frames of 1920 x 1080, 100 MB.
+# What is not used of it takes no room.
+_SLOTS, _SLOT_BYTES, _FRAMES_SLOT_BYTES = 3, 24 << 20, 112 << 20
 
 
 def _quiet_decoders() -> None:
@@ -44,10 +45,12 @@ def _encoders(specs: dict[str, FeatureSpec]) -> dict[str, Encoder]:
     return {key: build(spec) for key, spec in specs.items()}
 
 
-def _guarded(task: Task, encoders: dict[str, Encoder], folder: Path, tail: str) -> Iterator[Part | Failure]:
+def _guarded(
+    task: Task, encoders: dict[str, Encoder], folder: Path, tail: str, prepared: bool
+) -> Iterator[Part | Failure]:
     """`prepare_clip`, with any surprise turned into a reason: one clip must not end the run."""
     try:
-        yield from prepare_clip(task, encoders, folder, tail)
+        yield from prepare_clip(task, encoders, folder, tail, prepared)
     except MemoryError:
         for key in task.keys:
             yield Failure(task.row, key, "crashed", f"clip {task.clip.id}: out of memory while decoding")
@@ -98,7 +101,9 @@ class _Sender:
             self.pipe.send(dataclasses.replace(part, batch=slot))
 
 
-def _work(pipe: Connection, arena: Arena, specs: dict[str, FeatureSpec], folder: Path, tail: str) -> None:
+def _work(
+    pipe: Connection, arena: Arena, specs: dict[str, FeatureSpec], folder: Path, tail: str, prepared: bool
+) -> None:
     """Body of a worker process: tasks in, parts and failures out, None after each task."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it stops its workers
     _quiet_decoders()
@@ -106,7 +111,7 @@ def _work(pipe: Connection, arena: Arena, specs: dict[str, FeatureSpec], folder:
     sender = _Sender(pipe, arena)
     pipe.send(None)
     while (task := sender.task()) is not None:
-        for item in _guarded(task, encoders, folder, tail):
+        for item in _guarded(task, encoders, folder, tail, prepared):
             sender.send(item)
         pipe.send(None)
 
@@ -169,12 +174,20 @@ class WorkerPool:
         count: worker processes; 0 works in this process, without protection against hangs.
         tail: `pad` or `drop`.
         timeout_s: a worker that sends nothing for so long is killed and its clip fails as `timeout`.
+        prepared: send rows as `Encoder.prepare` gives them; if not, collected ones, which the receiver transforms.
     """
 
     def __init__(
-        self, specs: dict[str, FeatureSpec], folder: Path, count: int, tail: str = "pad", timeout_s: float = 300.0
+        self,
+        specs: dict[str, FeatureSpec],
+        folder: Path,
+        count: int,
+        tail: str = "pad",
+        timeout_s: float = 300.0,
+        prepared: bool = True,
     ) -> None:
         self.specs, self.folder, self.count, self.tail, self.timeout_s = specs, Path(folder), count, tail, timeout_s
+        self.prepared = prepared
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Part | Failure]:
         """Parts and failures of all tasks; every key of every task ends in a last part or a failure.
@@ -184,17 +197,17 @@ class WorkerPool:
         if self.count == 0:
             encoders = _encoders(self.specs)
             for task in tasks:
-                yield from _guarded(task, encoders, self.folder, self.tail)
+                yield from _guarded(task, encoders, self.folder, self.tail, self.prepared)
             return
         yield from self._run_processes(deque(tasks))
 
     def _start(self) -> tuple[multiprocessing.Process, Connection, Arena]:
-        arena = Arena(_SLOTS, _SLOT_BYTES)
+        arena = Arena(_SLOTS, _SLOT_BYTES if self.prepared else _FRAMES_SLOT_BYTES)
         with forkserver.context() as context:
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=_work,
-                args=(theirs, arena, self.specs, self.folder, self.tail),
+                args=(theirs, arena, self.specs, self.folder, self.tail, self.prepared),
                 daemon=True,
                 name="clave-decoder",
             )

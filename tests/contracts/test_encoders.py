@@ -134,6 +134,35 @@ def test_prepare_is_the_same_twice_in_blocks_and_draws_nothing(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_prepare_is_what_is_collected_and_then_transformed(name):
+    encoder = weightless(name)
+    segments = some_segments(encoder)
+    prepared, collected = encoder.prepare(clip(), segments), encoder.collect(clip(), segments)
+    assert len(collected) == len(segments)
+    assert torch.equal(encoder.transform(collected), prepared)
+    if not encoder.transform_is_exact:
+        assert encoder.collect(clip(7.0, 30, 40), segments).shape == collected.shape
+    small = weightless(name)
+    assert small.source == encoder.source
+    assert small.front_end == encoder.front_end
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gpu_transforms_to_the_same_rows(name):
+    """Frames to the same bytes; what is computed in floating point within rounding."""
+    encoder = weightless(name)
+    collected = encoder.collect(clip(), some_segments(encoder))
+    expected, found = encoder.transform(collected), encoder.transform(collected.cuda()).cpu()
+    assert found.dtype == expected.dtype
+    if expected.dtype == torch.uint8 and "rounded" not in str(encoder.spec.preprocess):
+        assert torch.equal(found, expected)
+    else:
+        np.testing.assert_allclose(found.double(), expected.double(), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_odd_clips_give_rows_of_the_same_shape(name):
     """Silence on black, one frame and a third of a second, pictures smaller than the crop, and a minute."""
     encoder = weightless(name)

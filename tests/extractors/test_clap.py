@@ -342,6 +342,17 @@ def test_recipes_say_what_their_network_is():
     assert BY_NAME["clap-map:valor2023"].spec.grid == Grid(10.0, 10.0, count=1)
 
 
+@pytest.mark.parametrize("bank", ["slaney", "htk"])
+def test_spectrograms_of_a_tensor_are_the_same(bank):
+    waves = np.random.default_rng(0).normal(0, 0.1, (3, 480_000)).astype(np.float32)
+    waves[1, 1000:] = 0  # silence lies at the floor
+    found = clap_mel.log_mel_tensor(torch.from_numpy(waves), RATE_HZ, 480, bank)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found, clap_mel.log_mel(waves, RATE_HZ, 480, bank), rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="1001 frames"):
+        clap_mel.log_mel_tensor(torch.zeros(1, 48_000), RATE_HZ, 480, bank)
+
+
 def test_unknown_layers_and_steps_are_refused():
     import dataclasses
 
@@ -350,7 +361,9 @@ def test_unknown_layers_and_steps_are_refused():
         build(dataclasses.replace(spec, layer="htsat-huge/projection"))
     for steps in (("decode rate=48000 channels=mean filter=soxr_hq", "slice"), (*spec.preprocess, "sharpen")):
         with pytest.raises(ValueError, match=r"slice|sharpen"):
-            clap_mel.front_end(steps, FakeMedia(np.zeros(48_000), RATE_HZ), seconds(0), spec.grid)
+            clap_mel.transform(
+                steps, clap_mel.collect(steps, FakeMedia(np.zeros(48_000), RATE_HZ), seconds(0), spec.grid)
+            )
     with pytest.raises(ValueError, match="neither slaney nor htk"):
         clap_mel.mel_matrix(RATE_HZ, "bark")
 

@@ -3,9 +3,17 @@
 import librosa
 import numpy as np
 import pytest
+import torch
 import torchaudio
 
-from extractors.mel import VGGISH_SAMPLES, hann, slaney_mel_matrix, vggish_log_mel, vggish_mel_matrix
+from extractors.mel import (
+    VGGISH_SAMPLES,
+    hann,
+    slaney_mel_matrix,
+    vggish_log_mel,
+    vggish_log_mel_tensor,
+    vggish_mel_matrix,
+)
 
 
 def reference_mel_matrix() -> np.ndarray:
@@ -62,6 +70,15 @@ def test_log_mel_equals_the_formula():
     np.testing.assert_allclose(found[0], reference_log_mel(wave, reference_mel_matrix()), atol=1e-6)
 
 
+def test_log_mel_of_a_tensor_is_the_same():
+    waves = np.stack([noise(seed) for seed in range(70)])
+    found = vggish_log_mel_tensor(torch.from_numpy(waves))
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found, vggish_log_mel(waves), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="15600"):
+        vggish_log_mel_tensor(torch.zeros(1, 16_000))
+
+
 @pytest.mark.parametrize("mel_scale", ["htk", "slaney"])
 def test_library_mel_banks_are_not_it(mel_scale):
     """Negative control: triangles linear in Hz (librosa, torchaudio) and Slaney's scale both show."""
@@ -75,8 +92,6 @@ def test_library_mel_banks_are_not_it(mel_scale):
 
 def test_torchaudio_spectrogram_is_not_it():
     """Negative control: a window centred in the FFT starts 56 samples late and has one frame fewer."""
-    import torch
-
     transform = torchaudio.transforms.MelSpectrogram(
         16_000, n_fft=512, win_length=400, hop_length=160, f_min=125, f_max=7500, n_mels=64, power=1, center=False
     )

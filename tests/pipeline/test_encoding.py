@@ -28,7 +28,7 @@ class Double(Encoder):
     def build_network(self):
         return torch.nn.Linear(1, 1)
 
-    def prepare(self, media, segments):
+    def collect(self, media, segments):
         raise AssertionError("rows are prepared elsewhere")
 
     def forward(self, inputs):
@@ -45,8 +45,8 @@ def part(row, values, offset=0, last=True, places=None):
     return Part(row, ("k",), offset, batch, places, np.stack([starts, starts + 1], axis=1), last)
 
 
-def encode(encoder, parts, drop=()):
-    batched = BatchedEncoder(encoder)
+def encode(encoder, parts, transforms=False):
+    batched = BatchedEncoder(encoder, transforms=transforms)
     found = {}
     for item in parts:
         if isinstance(item, int):
@@ -104,6 +104,40 @@ def test_out_of_memory_halves_the_batch_and_goes_on(capsys):
 def test_no_room_for_a_single_row_is_an_error():
     with pytest.raises(MemoryError, match="no room for a single row"):
         encode(Double(room=0), [part(0, [1, 2, 3, 4])])
+
+
+class Squared(Double):
+    """Squares its collected rows; remembers how many came at once and fails when they are more than `room`."""
+
+    def __init__(self, exact: bool, room: int = 1_000) -> None:
+        super().__init__()
+        self.transform_is_exact = exact
+        self.transform_room = room
+        self.transformed: list[int] = []
+
+    def transform(self, collected):
+        if len(collected) > self.transform_room:
+            raise torch.OutOfMemoryError("no room")
+        self.transformed.append(len(collected))
+        return collected.square()
+
+
+def test_collected_rows_are_transformed_clip_by_clip_only_if_their_bits_allow_it():
+    parts = [[1, 2, 3], [4, 5, 6, 7, 8], [9]]
+    for exact, counts in ((True, [3, 5, 1]), (False, [4, 4, 4])):
+        encoder = Squared(exact)
+        found = encode(encoder, [part(row, values) for row, values in enumerate(parts)], transforms=True)
+        assert found == {row: [2 * value**2 for value in values] for row, values in enumerate(parts)}
+        assert encoder.transformed == counts
+    assert encode(Squared(True), [part(0, [3])]) == {0: [6]}, "prepared rows are transformed already"
+
+
+def test_out_of_memory_in_a_transform_halves_what_is_transformed_at_once():
+    encoder = Squared(True, room=2)
+    assert encode(encoder, [part(0, [1, 2, 3, 4, 5])], transforms=True) == {0: [2, 8, 18, 32, 50]}
+    assert max(encoder.transformed) == 2
+    with pytest.raises(MemoryError, match="no room for a single row"):
+        encode(Squared(True, room=0), [part(0, [1, 2])], transforms=True)
 
 
 @pytest.mark.parametrize("items", [1, 2, 3, 5])

@@ -44,22 +44,22 @@ def test_every_clip_ends_once(folder, vggish_spec, count):
     assert all(item.last and item.batch.shape[0] == 2 for item in items if isinstance(item, Part))
 
 
-def _die_on_b(task, encoders, folder, tail):
+def _die_on_b(task, encoders, folder, *settings):
     if task.clip.id == "b":
         os._exit(9)
-    yield from prepare_clip(task, encoders, folder, tail)
+    yield from prepare_clip(task, encoders, folder, *settings)
 
 
-def _hang_on_b(task, encoders, folder, tail):
+def _hang_on_b(task, encoders, folder, *settings):
     if task.clip.id == "b":
         time.sleep(60)
-    yield from prepare_clip(task, encoders, folder, tail)
+    yield from prepare_clip(task, encoders, folder, *settings)
 
 
-def _raise_on_b(task, encoders, folder, tail):
+def _raise_on_b(task, encoders, folder, *settings):
     if task.clip.id == "b":
         raise ZeroDivisionError("odd header")
-    yield from prepare_clip(task, encoders, folder, tail)
+    yield from prepare_clip(task, encoders, folder, *settings)
 
 
 @pytest.mark.parametrize(
