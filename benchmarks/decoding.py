@@ -1,7 +1,8 @@
 """What decoding and preparing cost one core, and how many cores feed a device of a given speed.
 
 CPU seconds per 10 s clip, one thread, best of several: reading and decoding every frame alone; then, for recipes of
-different appetite, all that a worker does for them: decode, convert the frames that are wanted, resize, mel.  The
+different appetite, all that a worker does for them: decode, convert the frames that are wanted, resize, mel; and what
+is left of it where a GPU resizes and makes spectrograms ("without transforms", and the second number of each pair).  The
 second table multiplies: a device that takes N pictures a second wants N / (pictures per clip) clips a second.
 
     python benchmarks/decoding.py
@@ -26,7 +27,7 @@ from benchmarks import clips as media
 from benchmarks import measure
 
 SIZES = ("640x360", "1920x1080")
-ENCODERS = ("vggish", "clip-b32", "r2plus1d", "resnet50:cace2024", "resnet152:llp2020")
+ENCODERS = ("vggish", "clap", "clip-b32", "r2plus1d", "resnet50:cace2024", "resnet152:llp2020")
 
 
 def cpu_s() -> float:
@@ -56,15 +57,15 @@ def decode_all(path: Path) -> int:
         return sum(1 for _ in container.decode(stream))
 
 
-def prepare(encoder: Any, path: Path) -> None:
-    """What a worker does with a clip for one encoder."""
+def rows(encoder: Any, path: Path, transforms: bool) -> None:
+    """What a worker does with a clip for one encoder, transforms included or left to a device."""
     from pipeline.media import Media
 
     with Media(path) as opened:
         segments = encoder.spec.grid.segments(media.DURATION_S)
         if encoder.spec.sampler is not None and encoder.spec.sampler.source == "native":
             opened.want(encoder.frame_indices(opened, segments).ravel())
-        encoder.prepare(opened, segments)
+        (encoder.prepare if transforms else encoder.collect)(opened, segments)
 
 
 def one_size(size: str, folder: Path, encoders: list[str], repeats: int) -> list[dict[str, Any]]:
@@ -86,11 +87,15 @@ def one_size(size: str, folder: Path, encoders: list[str], repeats: int) -> list
     ]
     for name in encoders:
         encoder = build(recipe(name).spec)
-        rows = encoder.spec.grid.rows(media.DURATION_S)
-        pictures = rows * (encoder.spec.sampler.per_row if encoder.spec.sampler else 0)
-        seconds = best(lambda encoder=encoder: prepare(encoder, path), repeats)
-        found.append({"size": size, "work": name, "rows": rows, "pictures": pictures, "cpu_s": seconds})
-        measure.log(f"{size} {name}: {1000 * seconds:.0f} ms of one core per clip")
+        count = encoder.spec.grid.rows(media.DURATION_S)
+        pictures = count * (encoder.spec.sampler.per_row if encoder.spec.sampler else 0)
+        seconds, collected = (
+            best(lambda encoder=encoder, transforms=transforms: rows(encoder, path, transforms), repeats)
+            for transforms in (True, False)
+        )
+        found.append({"size": size, "work": name, "rows": count, "pictures": pictures, "cpu_s": seconds})
+        found[-1]["collect_cpu_s"] = collected
+        measure.log(f"{size} {name}: {1000 * seconds:.0f} ms of one core per clip, {1000 * collected:.0f} collecting")
     return found
 
 
@@ -106,6 +111,7 @@ def table(report: Mapping[str, Any]) -> str:
         [
             f"{entry['work']}, {entry['size']}",
             f"{1000 * entry['cpu_s']:.0f}",
+            f"{1000 * entry['collect_cpu_s']:.0f}" if "collect_cpu_s" in entry else "-",
             f"{1 / entry['cpu_s']:.1f}",
             f"{entry['pictures'] / entry['cpu_s']:.0f}" if entry["pictures"] else "-",
         ]
@@ -115,19 +121,19 @@ def table(report: Mapping[str, Any]) -> str:
         [
             f"{entry['work']}, {entry['size']}",
             str(entry["pictures"]),
-            *(f"{cores_for(rate, entry['pictures'], entry['cpu_s']):.1f}" for rate in rates),
+            *(
+                " / ".join(
+                    f"{cores_for(rate, entry['pictures'], entry[who]):.1f}" for who in ("cpu_s", "collect_cpu_s")
+                )
+                for rate in rates
+            ),
         ]
         for entry in entries
         if entry["pictures"] and entry["work"] != "decode all frames"
     ]
-    return "\n\n".join(
-        [
-            measure.markdown(["work", "CPU ms per clip", "clips/s per core", "pictures/s per core"], costs),
-            measure.markdown(
-                ["cores to feed a device that takes", "pictures per clip", *(f"{rate:g}/s" for rate in rates)], feeding
-            ),
-        ]
-    )
+    feeders = ["cores to feed a device that takes", "pictures per clip", *(f"{rate:g}/s" for rate in rates)]
+    works = ["work", "CPU ms per clip", "without transforms", "clips/s per core", "pictures/s per core"]
+    return "\n\n".join([measure.markdown(works, costs), measure.markdown(feeders, feeding)])
 
 
 def draw(report: Mapping[str, Any], figure: Any) -> None:

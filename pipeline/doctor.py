@@ -7,10 +7,16 @@ import os
 import shutil
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.run import BROKE, DONE, versions
+
+if TYPE_CHECKING:
+    import torch
+
+    from extractors.base import Encoder
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +75,7 @@ def _surroundings() -> None:
     for name, version in versions().items():
         print(f"{name:24} {version}")
     print(f"{'cores':24} {os.cpu_count()}")
-    print(f"{'networks on the CPU by':24} {', else '.join(available('cpu'))}")
+    print(f"{'backends on the CPU':24} {', '.join(available('cpu'))} (the first, unless --backend says otherwise)")
     print(f"{'their converted files in':24} {programs.cache_folder()} (${programs.VARIABLE})")
     print(f"{'checkpoints in':24} {weights.cache_folder()} (${weights.CACHE_VARIABLE})")
     print(f"{'CUDA devices':24} {torch.cuda.device_count()}")
@@ -77,7 +83,7 @@ def _surroundings() -> None:
 
 
 def _try(name: str, device: str) -> bool:
-    """Build, prepare and encode two rows; says what went wrong instead of raising."""
+    """Build, prepare on the CPU and on the device, encode two rows; says what went wrong instead of raising."""
     from extractors.base import load
 
     started_s = time.monotonic()
@@ -85,7 +91,10 @@ def _try(name: str, device: str) -> bool:
         encoder = load(name, "random:0", device)
         media = Synthetic()
         segments = encoder.spec.grid.segments(media.duration_s)[:2]
-        rows = encoder.encode(encoder.prepare(media, segments).to(device)).cpu().numpy()
+        prepared = encoder.prepare(media, segments)
+        there = encoder.transform(encoder.collect(media, segments).to(device))
+        _check(encoder, there, prepared)
+        rows = encoder.encode(there).cpu().numpy()
         if rows.shape[1:] != tuple(encoder.spec.shape) or not np.isfinite(rows).all():
             raise ValueError(
                 f"rows of shape {rows.shape[1:]}, declared {encoder.spec.shape}, finite: {np.isfinite(rows).all()}"
@@ -95,6 +104,17 @@ def _try(name: str, device: str) -> bool:
         return False
     print(f"{name:24} ok, {encoder.parameters:,} parameters, {time.monotonic() - started_s:.1f} s")
     return True
+
+
+def _check(encoder: Encoder, found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Raise `ValueError` unless a device transforms rows as the CPU does, which `extract` relies on."""
+    difference = (found.cpu().double() - expected.double()).abs().max().item()
+    bytes_, in_floats = not expected.is_floating_point(), any("tensor-" in step for step in encoder.spec.preprocess)
+    if difference > (1 if bytes_ and in_floats else 0 if bytes_ else 1e-4):
+        raise ValueError(
+            f"{found.device} makes other rows than the CPU before the network, by up to {difference:.3g}: "
+            "pass --transforms workers to extract, and tell us"
+        )
 
 
 if __name__ == "__main__":

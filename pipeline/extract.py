@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--backend",
         default="auto",
-        choices=["auto", "torch", "openvino"],
+        choices=["auto", "torch", "openvino", "inductor"],
         help="what runs the networks; auto takes the fastest that is worth its start; equal within rounding",
     )
     made.add_argument(

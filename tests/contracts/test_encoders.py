@@ -229,3 +229,21 @@ def test_a_kept_network_gives_the_same_bytes(name, tmp_path, monkeypatch):
     assert torch.equal(second.encode(batch), rows)
     needed = name == "vggish:pca8"  # its whitening is a part of the network that is not converted
     assert ("network" in vars(second)) == needed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [case.values[0] for case in network_cases()])
+def test_a_compiled_network_gives_equal_rows(name):
+    """`torch.compile`, on a GPU if there is one; what does not compile, or is not equal, says so."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = load(name, weights="random:0", device=device)
+    if "inductor" not in available(device):
+        pytest.skip("no compiler")
+    batch = encoder.prepare(clip(), some_segments(encoder)).to(device)
+    expected = encoder.encode(batch).cpu()
+    install(encoder, "inductor")
+    found = encoder.encode(batch).cpu()
+    assert found.dtype == expected.dtype
+    if encoder.backend.refusal is not None:
+        pytest.skip(f"does not compile: {encoder.backend.refusal}")
+    assert torch.nn.functional.cosine_similarity(found.flatten(1).float(), expected.flatten(1).float()).min() > 0.9999

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from extractors import backends, programs
+from extractors import backends, converted, programs, wrapped
 from extractors.frame_encoder import FrameEncoder
 from extractors.spec import FeatureSpec, FrameSampler, Grid
 
@@ -85,7 +85,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
 
 @pytest.mark.parametrize(("items", "threads", "expected"), [(32, 2, 2), (32, 1, 1), (32, 16, 8), (6, 2, 1), (9, 4, 1)])
 def test_a_batch_is_cut_into_equal_parts_that_are_not_tiny(items, threads, expected):
-    assert backends.parts(items, threads) == expected
+    assert converted.parts(items, threads) == expected
 
 
 def test_parts_come_back_in_order(monkeypatch):
@@ -118,14 +118,97 @@ def test_convolutions_over_time_run_on_every_backend(name):
     assert getattr(encoder.backend, "refusal", None) is None
 
 
-def test_bf16_is_near_fp32():
+@pytest.mark.parametrize("name", ["openvino", "inductor"])
+def test_bf16_is_near_fp32(name, caplog):
     encoder = Small(SPEC)
     expected = encoder.encode(batch(6))
     encoder = Small(dataclasses.replace(SPEC, precision="bf16"))
-    backends.install(encoder, "openvino")
+    backends.install(encoder, name)
     found = encoder.encode(batch(6))
     assert encoder.backend.refusal is None
     assert torch.nn.functional.cosine_similarity(found, expected).min() > 0.999
+    if name == "openvino":
+        import openvino
+
+        native = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        assert ("does not compute in bf16" in caplog.text) != native, "who asks for speed must hear that there is none"
+
+
+class BentWhenCompiled(Small):
+    def forward(self, inputs):
+        return super().forward(inputs) * (1.001 if torch.compiler.is_compiling() else 1.0)
+
+
+class Uncompilable(Small):
+    """Asks for a kernel that no other test has had compiled."""
+
+    def forward(self, inputs):
+        return (super().forward(inputs) + 0.4321).sin()
+
+
+class OutOfRoom(Small):
+    def forward(self, inputs):
+        if len(inputs) > 4:
+            raise torch.OutOfMemoryError("no room")
+        return super().forward(inputs)
+
+
+def test_a_compiled_network_agrees_for_every_shape_and_keeps_its_rows():
+    encoder = Small(SPEC)
+    expected = encoder.encode(batch(6))
+    backends.install(encoder, "inductor")
+    first = encoder.encode(batch(6))
+    kept = first.clone()
+    fewer = encoder.encode(batch(6)[:2])
+    again = encoder.encode(batch(6).flip(0)).flip(0)
+    assert encoder.backend.refusal is None
+    assert torch.equal(first, kept), "a later batch was written over rows that were given out"
+    assert torch.equal(first, again), "a row depends on its place"
+    np.testing.assert_allclose(first, expected, atol=2e-6)
+    np.testing.assert_allclose(fewer, expected[:2], atol=2e-6)
+
+
+def test_more_networks_than_pytorch_compiles_for_one_function():
+    """Past its limit of eight it runs what comes as it is, and says so only in its own log."""
+    seen = []
+
+    def counting(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    for extra in range(10):
+        encoder = Small(SPEC)
+        encoder.network.extend(torch.nn.GELU() for _ in range(extra))
+        backends.install(encoder, "inductor")
+        encoder.backend._program = torch.compile(wrapped.Forward(encoder), dynamic=False, backend=counting)
+        encoder.encode(batch(4))
+        assert encoder.backend.refusal is None
+    assert len(seen) == 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(BentWhenCompiled, "relative difference"), (Uncompilable, "no-such-compiler")]
+)
+def test_a_network_that_does_not_compile_runs_without(kind, reason, caplog):
+    from torch._inductor import config
+
+    encoder = kind(SPEC)
+    expected = encoder.encode(batch(4))
+    backends.install(encoder, "inductor")
+    with config.patch({"cpp.cxx": ("no-such-compiler",)} if kind is Uncompilable else {}):
+        np.testing.assert_allclose(encoder.encode(batch(4)), expected, atol=2e-6)
+    assert reason in encoder.backend.refusal
+    assert "runs without torch.compile" in caplog.text
+
+
+def test_a_compiled_network_without_room_asks_for_fewer_rows():
+    encoder = OutOfRoom(SPEC)
+    expected = torch.cat([encoder.encode(batch(2)), encoder.encode(batch(2))])
+    backends.install(encoder, "inductor")
+    with pytest.raises(torch.OutOfMemoryError):
+        encoder.encode(batch(3))
+    np.testing.assert_allclose(encoder.encode(batch(2)), expected[:2], atol=2e-6)
+    assert encoder.backend.refusal is None
 
 
 @pytest.mark.parametrize(("kind", "reason"), [(Bent, "relative difference"), (Unconvertible, "")])
@@ -196,7 +279,8 @@ def test_nothing_reports_to_the_makers():
 def test_unknown_or_unfit_backends_are_refused():
     with pytest.raises(ValueError, match="none of torch, openvino"):
         backends.install(Small(SPEC), "tensorrt")
-    assert backends.available("cuda:0") == ("torch",)
+    assert backends.available("cuda:0")[0] == "torch"
+    assert "openvino" not in backends.available("cuda:0")
     assert backends.available("cpu")[0] == "openvino"
 
 
