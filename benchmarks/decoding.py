@@ -2,8 +2,8 @@
 
 CPU seconds per 10 s clip, one thread, best of several: reading and decoding every frame alone; then, for recipes of
 different appetite, all that a worker does for them: decode, convert the frames that are wanted, resize, mel; and what
-is left of it where a GPU resizes and makes spectrograms ("without transforms", and the second number of each pair).  The
-second table multiplies: a device that takes N pictures a second wants N / (pictures per clip) clips a second.
+is left of it where a GPU resizes and makes spectrograms ("without transforms", and the second number of each pair).
+The second table multiplies: a device that takes N pictures a second wants N / (pictures per clip) clips a second.
 
     python benchmarks/decoding.py
     python benchmarks/decoding.py --device-rates 1000,4000,16000
