@@ -84,8 +84,14 @@ class FrameEncoder(Encoder):
         Raises:
             extractors.base.NoVideo: the clip has no decoded frame.
         """
+        indices = self.frame_indices(media, segments)
+        unique, inverse = np.unique(indices, return_inverse=True)
+        made = []
         # Frames at their own size are large: only a few of them are held beside the decoder's.
-        return self._of_frames(media, segments, lambda decoded: frames.apply(self._geometry, decoded))
+        for start in range(0, len(unique), _FRAMES_READ):
+            decoded = self._decoded(media, unique[start : start + _FRAMES_READ])
+            made.append(frames.apply(self._geometry, decoded))
+        return _placed(torch.cat(made), inverse.reshape(indices.shape))
 
     def collect(self, media: MediaView, segments: np.ndarray) -> torch.Tensor:
         """(T, K, H, W, 3) uint8 RGB frames, as large as the clip's are.
@@ -93,19 +99,13 @@ class FrameEncoder(Encoder):
         Raises:
             extractors.base.NoVideo: the clip has no decoded frame.
         """
-        return self._of_frames(media, segments, lambda decoded: decoded)
-
-    def _of_frames(
-        self, media: MediaView, segments: np.ndarray, make: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
-        """(T, K, ...): what `make` gives for each frame of each row; a frame that is asked for twice is made once."""
         indices = self.frame_indices(media, segments)
         unique, inverse = np.unique(indices, return_inverse=True)
-        made = []
-        for start in range(0, len(unique), _FRAMES_READ):
-            decoded = media.frames(unique[start : start + _FRAMES_READ], self.spec.sampler.source)
-            made.append(make(torch.tensor(decoded)))
-        return torch.cat(made)[torch.from_numpy(inverse.reshape(indices.shape))]
+        return _placed(self._decoded(media, unique), inverse.reshape(indices.shape))
+
+    def _decoded(self, media: MediaView, numbers: np.ndarray) -> torch.Tensor:
+        """(n, H, W, 3) uint8: the media's array itself if it may be had."""
+        return torch.from_numpy(np.require(media.frames(numbers, self.spec.sampler.source), requirements=["C", "W"]))
 
     def transform(self, collected: torch.Tensor) -> torch.Tensor:
         """(T, K, S, S, 3) pictures after the geometry, from (T, K, H, W, 3) frames."""
@@ -133,6 +133,13 @@ class FrameEncoder(Encoder):
     def pictures(self, prepared: torch.Tensor) -> torch.Tensor:
         """(n, 3, S, S) float32 network input from (n, S, S, 3) prepared pictures."""
         return frames.apply(self._values, prepared).permute(0, 3, 1, 2).contiguous()
+
+
+def _placed(made: torch.Tensor, places: np.ndarray) -> torch.Tensor:
+    """(T, K, ...) of (n, ...): a frame that several places ask for is there several times; else nothing is copied."""
+    if np.array_equal(places.ravel(), np.arange(len(made))):
+        return made.unflatten(0, places.shape)
+    return made[torch.from_numpy(places)]
 
 
 def postprocess(steps: Sequence[str], rows: torch.Tensor) -> torch.Tensor:

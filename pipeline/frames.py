@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
 
 from pipeline.mediafile import FramesMissing, MediaFile
 
@@ -24,6 +25,7 @@ class Frames:
         # Where a time stamp is in the timeline; None: frames have to be counted, and none may be skipped.
         self._places: dict[int, int] | None = None
         self._decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
+        self._converter = VideoReformatter()
         self._position = 0
         self._cache: dict[int, np.ndarray] = {}
         self._wanted: set[int] = set()
@@ -130,7 +132,7 @@ class Frames:
                     f"{self._position} frames do",
                 )
             if number in self._keep and number not in self._cache:
-                self._cache[number] = _upright(frame)
+                self._cache[number] = self._rgb(frame)
             missing.discard(number)
             self._position = number + 1
 
@@ -139,9 +141,9 @@ class Frames:
         self._times_s, self._decoder, self._position = self._count(), None, 0
         self._cache.clear()
 
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as the file's display matrix asks, which players and OpenCV do too."""
-    picture = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+    def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, turned as the file's display matrix asks, which players and OpenCV do too."""
+        # One converter for all frames: making one takes longer than converting a small frame.
+        picture = self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture

@@ -76,7 +76,7 @@ class Sound:
         length_s = self.file.length_s
         room = np.inf if length_s is None else round(length_s * self.rate_hz)
         channels, skip = None, 0
-        with self.file.open(before_s=1.0, codec=self.file.sound.codec_context.codec.name) as container:
+        with self.file.open(before_s=1.0, pictures=False) as container:
             try:
                 for frame in container.decode(container.streams[self.file.sound.index]):
                     time_s = None if frame.time is None else self.file.since_start_s(frame.time)

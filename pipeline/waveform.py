@@ -97,6 +97,12 @@ def swresample(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
 
 def to_float(frame: av.AudioFrame) -> np.ndarray:
     """(C, n) float32 in [-1, 1] of any sample format."""
+    if frame.format.name == "fltp":  # what most decoders give; 0.6 of the time of `to_ndarray`
+        planes = frame.planes
+        made = np.empty((len(planes), frame.samples), dtype=np.float32)
+        for channel, plane in zip(made, planes, strict=True):
+            channel[:] = np.frombuffer(plane, np.float32, frame.samples)
+        return made
     data = frame.to_ndarray()
     channels = frame.layout.nb_channels
     if not frame.format.is_planar:

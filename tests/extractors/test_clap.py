@@ -342,6 +342,22 @@ def test_recipes_say_what_their_network_is():
     assert BY_NAME["clap-map:valor2023"].spec.grid == Grid(10.0, 10.0, count=1)
 
 
+@pytest.mark.parametrize(("rate_hz", "hop"), [(48_000, 480), (32_000, 320)])
+def test_frames_that_repeat_are_computed_once_and_are_the_same(rate_hz, hop, monkeypatch):
+    rng = np.random.default_rng(0)
+    second = rng.normal(0, 0.1, (2, rate_hz)).astype(np.float32)
+    # Ten times the same second; nearly so; silence.
+    pieces = np.concatenate([np.tile(second, 10), np.zeros((1, 10 * rate_hz), np.float32)])
+    pieces[1, -1] += 1e-3
+    counts = [len(clap_mel._distinct_frames(piece, rate_hz, hop)[0]) for piece in pieces]
+    # A second is 100 frames; two reach over the beginning and two over the end.
+    assert counts == [104, 1001, 104]
+    found = clap_mel.log_mel(pieces, rate_hz, hop, "slaney")
+    every = np.arange(1001)
+    monkeypatch.setattr(clap_mel, "_distinct_frames", lambda *_: (every, every))
+    np.testing.assert_allclose(found, clap_mel.log_mel(pieces, rate_hz, hop, "slaney"), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("bank", ["slaney", "htk"])
 def test_spectrograms_of_a_tensor_are_the_same(bank):
     waves = np.random.default_rng(0).normal(0, 0.1, (3, 480_000)).astype(np.float32)
