@@ -12,12 +12,16 @@ The second table multiplies: a device that takes N pictures a second wants N / (
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+# As the workers are started; the numerical libraries read it when they are loaded.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import numpy as np
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.models.base import Model
 from pipeline.predictions import SELECTIONS, measure
 from pipeline.recipes import TrainingRecipe
-from pipeline.run import write_json, write_torch
+from pipeline.run import log, write_json, write_torch
 from pipeline.schedules import rate
 
 _FORMAT = 1
@@ -92,6 +92,11 @@ class Progress:
     stopped_early: bool = False
 
 
+def _emulates_bf16(device: torch.device) -> bool:
+    """Whether a CPU has no arithmetic in bf16 of its own."""
+    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 class Training:
     """One training of one network.
 
@@ -124,6 +129,8 @@ class Training:
         self.optimizer = kind(network.parameters(), **arguments)
         self.progress = Progress()
         self.inputs = (*network.streams, *network.label_inputs)
+        if self.precision != "fp32" and _emulates_bf16(self.device):
+            log(f"this processor does not compute in {self.precision}: expect it to take longer than fp32")
 
     # ---- running ------------------------------------------------------------------------------------------------
 
@@ -208,9 +215,12 @@ class Training:
         return {split: self.predict(split) for split in self.truth}
 
     def _autocast(self) -> contextlib.AbstractContextManager:
-        if self.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        stack = contextlib.ExitStack()
+        if self.precision != "fp32":
+            stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
+            if _emulates_bf16(self.device):  # oneDNN has no recurrent layers for it then, PyTorch's own are slow
+                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        return stack
 
     # ---- selection and checkpoints ------------------------------------------------------------------------------
 

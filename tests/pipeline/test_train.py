@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import train
+from pipeline import train, training
 from pipeline.manifest import Clip, Event, Manifest
 from pipeline.predictions import Predictions
 from pipeline.store import FeatureStore
@@ -190,9 +190,15 @@ def test_background_clips_join_weak_training(place, capsys):
     assert "of the same encoders" in capsys.readouterr().err
 
 
-def test_mixed_precision_learns_too(place):
+@pytest.mark.parametrize("native", [True, False])
+def test_mixed_precision_learns_too(place, capsys, monkeypatch, native):
+    """Also on a processor without arithmetic in bf16, where oneDNN has no LSTM for it; that is said."""
+    if native and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor does not compute in bf16")
+    monkeypatch.setattr(training, "_emulates_bf16", lambda device: not native)
     assert run(place, "--precision", "bf16", "--epochs", "14") == 0
     assert json.loads((place / "out/train.json").read_text())["best"]["best-validation"]["test"]["main"] > 80
+    assert ("does not compute in bf16" in capsys.readouterr().err) != native
 
 
 def test_one_clip_per_split_is_enough(tmp_path):
