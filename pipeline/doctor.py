@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.run import BROKE, DONE, versions
+from pipeline.run import BROKE, DONE, command, versions
 
 if TYPE_CHECKING:
     import torch
@@ -55,9 +55,12 @@ class Synthetic:
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from extractors.base import names
+    from pipeline.device import use
 
     wanted = arguments.encoders.split(",") if arguments.encoders else names()
     _surroundings()
+    with command("doctor"):
+        use(arguments.device)
     failed = [name for name in wanted if not _try(name, arguments.device)]
     print(
         f"{len(wanted) - len(failed)} of {len(wanted)} encoders work"

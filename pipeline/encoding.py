@@ -144,7 +144,7 @@ class BatchedEncoder:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             values = host.copy_(values, non_blocking=True)
             ready = torch.cuda.Event()
-            ready.record()
+            ready.record(torch.cuda.current_stream(self.device))  # by default it would be that of the first GPU
         launched = _Launched(tuple(self._filled), values, ready)
         self._filled, self._count = [], 0
         self.busy_s += time.perf_counter() - started_s

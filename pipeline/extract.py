@@ -255,10 +255,12 @@ def _extract(arguments: argparse.Namespace) -> int:
     workers = arguments.workers if arguments.workers is not None else default_workers()
     if workers:
         forkserver.begin()
+    from pipeline import device
     from pipeline.extraction import Extraction
     from pipeline.store import FeatureStore
 
     keep_freed_memory()
+    device.use(arguments.device)
     manifest = ManifestFile(arguments.manifest)
     rows = _rows(arguments, manifest)
     clips = manifest.part(rows).check().clips

@@ -89,8 +89,6 @@ def _finetune(arguments: argparse.Namespace) -> int:
     key = store.key(arguments.audio)
     if store.spec(key).modality != "audio":
         raise ValueError(f"--audio {arguments.audio}: {key} is a {store.spec(key).modality} feature")
-    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {arguments.device}: torch {torch.__version__} sees no CUDA device")
     rank, world, device = ranks.start(arguments.device)
     torch.manual_seed(arguments.seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

@@ -80,6 +80,7 @@ def _recipe(arguments: argparse.Namespace, dataset: str) -> TrainingRecipe:
 def _train(arguments: argparse.Namespace) -> int:
     import torch
 
+    from pipeline.device import use
     from pipeline.models import table
     from pipeline.models.base import parameter_counts
     from pipeline.selection import select
@@ -111,9 +112,7 @@ def _train(arguments: argparse.Namespace) -> int:
             (arguments.out / name).unlink(missing_ok=True)
     (arguments.out / "train.json").unlink(missing_ok=True)
 
-    device = torch.device(arguments.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {arguments.device}: torch {torch.__version__} sees no CUDA device")
+    device = use(arguments.device)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     network = _network(cls, recipe, manifest, chosen, pseudo).to(device)

@@ -8,17 +8,21 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, distributed, nn
 
+from pipeline.device import use
+
 
 def start(device: str) -> tuple[int, int, torch.device]:
-    """Rank, number of processes and device of this process; without torchrun 0, 1 and the device itself."""
+    """Rank, number of processes and device of this process; without torchrun 0, 1 and the device itself.
+
+    Raises:
+        ValueError: there is no such device.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return 0, 1, torch.device(device)
+        return 0, 1, use(device)
     cuda = device.startswith("cuda")
+    used = use(f"cuda:{os.environ['LOCAL_RANK']}" if cuda else device)
     distributed.init_process_group("nccl" if cuda else "gloo")
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-    return distributed.get_rank(), distributed.get_world_size(), torch.device(device)
+    return distributed.get_rank(), distributed.get_world_size(), used
 
 
 def stop() -> None:

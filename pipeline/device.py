@@ -1,0 +1,31 @@
+"""Which device a command computes on."""
+
+from __future__ import annotations
+
+import torch
+
+
+def use(name: str) -> torch.device:
+    """The device that a `--device` flag names, made the one that this process works on.
+
+    A process that is given the second GPU and does not say so to PyTorch holds memory of the first one too.
+
+    Args:
+        name: `cpu`, `cuda` or `cuda:N`.
+    Raises:
+        ValueError: there is no such device; the message says what there is.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name}: write cpu, cuda or cuda:N") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            seen = f"cuda:0 to cuda:{count - 1}" if count else "no CUDA device"
+            raise ValueError(
+                f"--device {name}: torch {torch.__version__} sees {seen}; `python -m pipeline.doctor` says more, "
+                "--device cpu works everywhere"
+            )
+        torch.cuda.set_device(device.index or 0)
+    return device
