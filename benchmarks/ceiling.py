@@ -87,8 +87,8 @@ def prepared_like(encoder: Any) -> tuple[tuple[int, ...], np.dtype]:
     return batch.shape[1:], batch.dtype
 
 
-def decode_clip_s(names: list[str], paths: list[Path], workers: int) -> float:
-    """Seconds per clip of decoding and preparing for these encoders at once; the first clips, with the start, are left
+def decode_clip_s(names: list[str], paths: list[Path], workers: int, device: str) -> float:
+    """Seconds per clip of all that workers do for these encoders at once; the first clips, with the start, are left
     out."""
     from extractors.base import specify
     from pipeline.manifest import Clip
@@ -102,7 +102,7 @@ def decode_clip_s(names: list[str], paths: list[Path], workers: int) -> float:
         Task(row, Clip(path.stem, path.stem, 0.0, media.DURATION_S, media=path.name), keys, limits)
         for row, path in enumerate(paths)
     ]
-    pool = WorkerPool(specs, paths[0].parent, workers)
+    pool = WorkerPool(specs, paths[0].parent, workers, prepared=device == "cpu")
     open_keys = {task.row: set(keys) for task in tasks}
     ends_s = []
     for item in pool.run(tasks):
@@ -130,7 +130,8 @@ def only(text: str) -> float:
     function, arguments = json.loads(text)
     if function == "model":
         return model_rows_per_s(**arguments)
-    return decode_clip_s(arguments["names"], [Path(path) for path in arguments["paths"]], arguments["workers"])
+    paths = [Path(path) for path in arguments.pop("paths")]
+    return decode_clip_s(paths=paths, **arguments)
 
 
 def rows_per_clip(name: str) -> int:
@@ -160,7 +161,9 @@ def one_encoder(name: str, folder: Path, paths: list[Path], arguments: argparse.
     found: dict[str, list[float]] = {"model": [], "decode": [], "clave": []}
     for _ in range(arguments.repeats):
         used = [str(path) for path in paths[: max(many, 5 * cores)]]
-        found["decode"].append(in_own_process("decode", names=[name], paths=used, workers=cores))
+        found["decode"].append(
+            in_own_process("decode", names=[name], paths=used, workers=cores, device=arguments.device)
+        )
         # A machine's speed drifts within a minute: the network is measured before and after what is compared with it.
         first, before_s, second, after_s = extracted(few), model_s(), extracted(many), model_s()
         found["model"].append((before_s + after_s) / 2)

@@ -68,7 +68,8 @@ def once(names: list[str], folder: Path, paths: list[Path], arguments: argparse.
         )
         found["model"].append(ceiling.rows_per_clip(name) / rows_per_s)
         used = [str(path) for path in paths[: max(arguments.many, 5 * cores)]]
-        found["decode"].append(ceiling.in_own_process("decode", names=names[:count], paths=used, workers=cores))
+        decoded = {"names": names[:count], "paths": used, "workers": cores, "device": arguments.device}
+        found["decode"].append(ceiling.in_own_process("decode", **decoded))
         found["own"].append(together([name]))
         found["pass"].append(found["own"][0] if count == 1 else together(names[:count]))
         measure.log(
