@@ -1,7 +1,9 @@
 """Files: where a clip's is looked for, and what does not open."""
 
 import functools
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -28,7 +30,20 @@ def test_a_media_path_cannot_leave_the_folder(tmp_path):
         find(Clip("a", "a", media="../secret.mp4"), tmp_path)
 
 
+def fragmented(path: Path) -> Path:
+    """As streams are recorded: the header lists no frame."""
+    source = make.numbered(path.with_name("source.mp4"))
+    with av.open(str(source)) as read, av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}) as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in read.streams}
+        for packet in read.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    return path
+
+
 KINDS = {
+    "fragments.mp4": fragmented,
     "plain.mp4": make.numbered,
     "turned.mp4": make.rotated,
     "odd.mp4": make.odd_size,
