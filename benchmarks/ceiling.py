@@ -205,8 +205,8 @@ def draw(report: Mapping[str, Any], figure: Any) -> None:
     axis.set_yticks(np.arange(len(entries)), [entry["encoder"] for entry in entries])
     axis.invert_yaxis()
     axis.set_xlabel("share of the ceiling that the whole pipeline reaches, %")
-    axis.legend()
-    figure.set_size_inches(7, 1.2 + 0.6 * len(entries))
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    figure.set_size_inches(7, 1.6 + 0.6 * len(entries))
 
 
 def main(argv: list[str] | None = None) -> int:
