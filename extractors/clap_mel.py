@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from extractors.base import MediaView, NoAudio
+from extractors.constants import kept
 from extractors.mel import hann, slaney_mel_matrix
 from extractors.spec import Grid
 from extractors.waves import parse, row_pieces
@@ -226,16 +227,19 @@ def _distinct_frames(piece: np.ndarray, period: int, hop: int) -> tuple[np.ndarr
     return np.unique(same_as, return_inverse=True)
 
 
+@kept
+def _constants(rate_hz: int, bank: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    values = hann(WINDOW), mel_matrix(rate_hz, bank)
+    return tuple(torch.tensor(each, dtype=torch.float64, device=device) for each in values)
+
+
 def log_mel_tensor(pieces: torch.Tensor, rate_hz: int, hop: int, bank: str) -> torch.Tensor:
     """`log_mel` of a tensor, on its device; equal within the rounding of float32.
 
     The bits of a row may depend on how many rows there are: give always as many.
     """
     _check(pieces.shape, hop)
-    window, matrix = (
-        torch.tensor(values, dtype=torch.float64, device=pieces.device)
-        for values in (hann(WINDOW), mel_matrix(rate_hz, bank))
-    )
+    window, matrix = _constants(rate_hz, bank, pieces.device)
     spectrograms = []
     for block in pieces.split(_ROWS_ON_DEVICE):
         ends = WINDOW // 2, WINDOW // 2

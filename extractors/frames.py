@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from extractors import resampling
+from extractors.constants import kept
 
 _MEANS = {"caffe": (103.939, 116.779, 123.68)}
 _STATISTICS = {
@@ -126,12 +127,17 @@ def _bgr(frames: torch.Tensor) -> torch.Tensor:
     return frames.flip(-1)
 
 
+@kept
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, device=device)
+
+
 def _subtract(frames: torch.Tensor, mean: str) -> torch.Tensor:
-    return frames.float() - torch.tensor(_MEANS[mean], device=frames.device)
+    return frames.float() - _constant(_MEANS[mean], frames.device)
 
 
 def _standardize(frames: torch.Tensor, by: str) -> torch.Tensor:
-    mean, deviation = (torch.tensor(values, device=frames.device) for values in _STATISTICS[by])
+    mean, deviation = (_constant(values, frames.device) for values in _STATISTICS[by])
     return (frames - mean) / deviation
 
 

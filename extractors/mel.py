@@ -12,6 +12,8 @@ import functools
 import numpy as np
 import torch
 
+from extractors.constants import kept
+
 VGGISH_RATE_HZ = 16_000
 VGGISH_FRAMES = 96
 VGGISH_BANDS = 64
@@ -71,13 +73,18 @@ def vggish_log_mel(pieces: np.ndarray) -> np.ndarray:
     return patches
 
 
+@kept
+def _vggish_constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple(torch.tensor(values, device=device) for values in (hann(_WINDOW), vggish_mel_matrix()))
+
+
 def vggish_log_mel_tensor(pieces: torch.Tensor) -> torch.Tensor:
     """`vggish_log_mel` of a tensor, on its device; equal within the rounding of float32.
 
     The bits of a row may depend on how many rows there are: give always as many.  On a CPU numpy takes half the time.
     """
     _check_vggish(pieces.shape)
-    window, matrix = (torch.tensor(values, device=pieces.device) for values in (hann(_WINDOW), vggish_mel_matrix()))
+    window, matrix = _vggish_constants(pieces.device)
     patches = []
     for block in pieces.split(_ROWS):
         frames = block.double().unfold(1, _WINDOW, _HOP)

@@ -10,10 +10,12 @@ OpenCV's `resize` (`INTER_LINEAR`, coefficients of 11 bits); both equal to the i
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+
+from extractors.constants import kept
 
 _PIL_BITS = 22
 # float32 holds integers below 2^24 exactly.  Coefficients go through a matrix product in three parts of 9, 7 and 7
@@ -44,7 +46,6 @@ _PIL_FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
 }
 
 
-@functools.lru_cache(maxsize=64)
 def pillow_coefficients(old: int, new: int, filter: str) -> np.ndarray:
     """(new, old) int64: how much of each old pixel a new one takes, in 1 / 2^22.
 
@@ -70,19 +71,21 @@ def pillow_coefficients(old: int, new: int, filter: str) -> np.ndarray:
             weights = weights / total
         scaled = weights * (1 << _PIL_BITS)
         matrix[place, first:last] = np.trunc(scaled + np.where(scaled < 0, -0.5, 0.5)).astype(np.int64)
-    matrix.setflags(write=False)
     return matrix
 
 
-def _product(matrix: np.ndarray, values: torch.Tensor, multiply: Callable[..., torch.Tensor]) -> torch.Tensor:
-    """Sums of bytes times coefficients, rounded to bytes; values and result are whole numbers in single precision."""
-    total = torch.tensor(1 << (_PIL_BITS - 1), dtype=torch.int32, device=values.device)
-    for shift in (2 * _PART_BITS, _PART_BITS, 0):
-        part = matrix >> shift
-        if shift < 2 * _PART_BITS:
-            part = part & ((1 << _PART_BITS) - 1)
-        coefficients = torch.tensor(part, dtype=torch.float32, device=values.device)
-        total = total + (multiply(coefficients, values).to(torch.int32) << shift)
+@kept
+def _parts(old: int, new: int, filter: str, device: torch.device) -> tuple[tuple[int, torch.Tensor], ...]:
+    """Coefficients as sums of parts: how far each is shifted, and (new, old) whole numbers in single precision."""
+    matrix = pillow_coefficients(old, new, filter)
+    mask = (1 << _PART_BITS) - 1
+    parts = {2 * _PART_BITS: matrix >> 2 * _PART_BITS, _PART_BITS: matrix >> _PART_BITS & mask, 0: matrix & mask}
+    return tuple((shift, torch.tensor(part, dtype=torch.float32, device=device)) for shift, part in parts.items())
+
+
+def _rounded(products: Iterable[tuple[int, torch.Tensor]]) -> torch.Tensor:
+    """Sums of bytes times coefficients, by part, rounded to bytes; still in single precision."""
+    total = sum((part.to(torch.int32) << shift for shift, part in products), 1 << (_PIL_BITS - 1))
     return (total >> _PIL_BITS).clamp(0, 255).float()
 
 
@@ -102,22 +105,24 @@ def pillow(frames: torch.Tensor, height: int, width: int, filter: str) -> torch.
     for some in frames.split(_FRAMES):
         planes = some.permute(0, 1, 3, 2).float()  # (n, H, C, W)
         if width != old_width:
-            matrix = pillow_coefficients(old_width, width, filter)
-            planes = _product(matrix, planes, lambda coefficients, values: values @ coefficients.T)
+            parts = _parts(old_width, width, filter, frames.device)
+            planes = _rounded((shift, planes @ part.T) for shift, part in parts)
         rows = planes.flatten(2)  # (n, H, C * W)
         if height != old_height:
-            rows = _product(pillow_coefficients(old_height, height, filter), rows, torch.matmul)
+            parts = _parts(old_height, height, filter, frames.device)
+            rows = _rounded((shift, part @ rows) for shift, part in parts)
         made.append(rows.unflatten(2, (channels, width)).permute(0, 1, 3, 2).to(torch.uint8))
     return torch.cat(made)
 
 
-@functools.lru_cache(maxsize=64)
-def opencv_taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(new,) int64 each: the two old pixels of a new one, within the picture, and the second's share in 1 / 2^11."""
+@kept
+def _taps(old: int, new: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(new,) each: the two old pixels of a new one, within the picture, and the second's share in 1 / 2^11 (int32)."""
     centres = ((np.arange(new) + 0.5) * (1.0 / (new / old)) - 0.5).astype(np.float32)
     first = np.floor(centres).astype(np.int64)
-    share = np.rint((centres - first.astype(np.float32)) * np.float32(1 << _CV2_BITS)).astype(np.int64)
-    return np.clip(first, 0, old - 1), np.clip(first + 1, 0, old - 1), share
+    share = np.rint((centres - first.astype(np.float32)) * np.float32(1 << _CV2_BITS)).astype(np.int32)
+    found = np.clip(first, 0, old - 1), np.clip(first + 1, 0, old - 1), share
+    return tuple(torch.from_numpy(part).to(device) for part in found)
 
 
 def opencv_bilinear(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -136,10 +141,9 @@ def opencv_bilinear(frames: torch.Tensor, height: int, width: int) -> torch.Tens
         total = values[:, ::2, ::2] + values[:, ::2, 1::2] + values[:, 1::2, ::2] + values[:, 1::2, 1::2]
         return ((total + 2) >> 2).to(torch.uint8)
     one = 1 << _CV2_BITS
-    left, right, share = (torch.from_numpy(part).to(frames.device) for part in opencv_taps(old_width, width))
-    top, bottom, below = (torch.from_numpy(part).to(frames.device) for part in opencv_taps(old_height, height))
-    share = share.to(torch.int32)[:, None]
-    below = below.to(torch.int32)[:, None, None]
+    left, right, share = _taps(old_width, width, frames.device)
+    top, bottom, below = _taps(old_height, height, frames.device)
+    share, below = share[:, None], below[:, None, None]
     made = []
     for some in frames.split(_FRAMES):
         rows = some[:, :, left].to(torch.int32) * (one - share) + some[:, :, right].to(torch.int32) * share
