@@ -95,7 +95,12 @@ class CLIP(FrameEncoder):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n, D) projected class tokens, of any length, from (n, 3, S, S)."""
-        return self.network.visual_projection(self.network.vision_model(pixel_values=inputs).pooler_output)
+        image = self.network.vision_model
+        *layers, last = image.encoder.layers
+        tokens = image.pre_layrnorm(image.embeddings(inputs))
+        for layer in layers:
+            tokens = layer(tokens, None)
+        return self.network.visual_projection(image.post_layernorm(_class_token(last, tokens)))
 
     @property
     def logit_scale(self) -> float:
@@ -125,6 +130,21 @@ class CLIP(FrameEncoder):
         if "visual.conv1.weight" in state:
             return _from_openai(state)
         return {key: value for key, value in state.items() if not key.endswith("position_ids")}
+
+
+def _class_token(layer: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """(n, W) the first token of what a layer makes of (n, T, W).
+
+    Of the last layer nothing else is used.  The others are needed as keys and values only: five sixths of the layer's
+    work are saved, 7 % of ViT-B's and 3 % of ViT-L's.
+    """
+    attention = layer.self_attn
+    normed = layer.layer_norm1(tokens)
+    projected = attention.q_proj(normed[:, :1]), attention.k_proj(normed), attention.v_proj(normed)
+    heads = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in projected)
+    attended = nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    token = tokens[:, :1] + attention.out_proj(attended)
+    return (token + layer.mlp(layer.layer_norm2(token)))[:, 0]
 
 
 def tokenize(prompts: Sequence[str]) -> torch.Tensor:
