@@ -7,7 +7,7 @@ brightness, noise and hum, and a grey square that belongs to no class wanders ab
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,16 +42,26 @@ def write(scene: Scene, folder: Path) -> None:
 def draw(scene: Scene) -> np.ndarray:
     """Pictures of a scene, (n, H, W, 3) uint8 RGB."""
     rng = np.random.default_rng((*scene.seed, 1))
-    canvas = _background(rng, scene.duration_s * FPS)
-    for stretch in scene.sights:
-        look = LOOKS[stretch.label](rng)
-        for index in range(stretch.start_s * FPS, stretch.end_s * FPS):
-            alpha, colour = look(index / FPS)
-            canvas[index] += alpha[..., None] * (colour - canvas[index])
+    background = _background(rng, scene.duration_s * FPS)
+    looks = [(range(sight.start_s * FPS, sight.end_s * FPS), LOOKS[sight.label](rng)) for sight in scene.sights]
     noise = rng.normal(0, rng.uniform(1.5, 4), (5, HEIGHT, WIDTH, 1)).astype(np.float32)
-    for index, image in enumerate(canvas):
+    images = np.empty((scene.duration_s * FPS, HEIGHT, WIDTH, 3), np.uint8)
+    for index, image in enumerate(background):  # one at a time stays in the processor's cache
+        for when, look in looks:
+            if index in when:
+                _blend(image, *look(index / FPS))
         image += noise[index % len(noise)]
-    return np.clip(canvas, 0, 255).astype(np.uint8)
+        images[index] = np.clip(image, 0, 255, out=image)
+    return images
+
+
+def _blend(image: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> None:
+    """Lay a shape over the picture, touching only the rows and columns that it reaches."""
+    rows, columns = (np.flatnonzero(alpha.any(axis=axis)) for axis in (1, 0))
+    if len(rows):
+        place = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        part = image[place]
+        part += alpha[place][..., None] * ((colour[place] if colour.ndim == 3 else colour) - part)
 
 
 def play(scene: Scene) -> np.ndarray:
@@ -228,21 +238,24 @@ SOUNDS: dict[str, Callable[[np.random.Generator, np.ndarray], np.ndarray]] = {
 }
 
 
-def _background(rng: np.random.Generator, count: int) -> np.ndarray:
-    """A soft gradient that brightens and darkens, with a wandering grey square: (count, H, W, 3) float32."""
+def _background(rng: np.random.Generator, count: int) -> Iterator[np.ndarray]:
+    """A soft gradient that brightens and darkens, with a wandering grey square: `count` times (H, W, 3) float32."""
     corners = rng.uniform(50, 150, (2, 2, 3))
     down, right = (_Y / HEIGHT)[..., None], (_X / WIDTH)[..., None]
     top, bottom = (corners[row, 0] * (1 - right) + corners[row, 1] * right for row in range(2))
     still = (top * (1 - down) + bottom * down).astype(np.float32)
     times = np.arange(count) / FPS
     light = 1 + 0.12 * np.sin(2 * np.pi * rng.uniform(0.05, 0.3) * times + rng.uniform(0, 6))
-    canvas = still * light[:, None, None, None].astype(np.float32)
     size, grey, phases = int(rng.integers(18, 34)), rng.uniform(70, 180), rng.uniform(0, 6, 2)
     lefts = ((WIDTH - size) * (0.5 + 0.5 * np.sin(0.5 * times + phases[0]))).astype(int)
     tops = ((HEIGHT - size) * (0.5 + 0.5 * np.sin(0.7 * times + phases[1]))).astype(int)
-    for image, y, x in zip(canvas, tops, lefts, strict=True):
-        image[y : y + size, x : x + size] = grey
-    return canvas
+
+    def image(index: int) -> np.ndarray:
+        made = still * np.float32(light[index])
+        made[tops[index] : tops[index] + size, lefts[index] : lefts[index] + size] = grey
+        return made
+
+    return map(image, range(count))
 
 
 def _encode(path: Path, images: np.ndarray | None, samples: np.ndarray | None) -> None:
