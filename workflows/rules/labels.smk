@@ -83,7 +83,9 @@ rule finetune:
         f"{RUN}/{{dataset}}/benchmarks/finetune/{{name}}-{{seed}}.tsv"
     conda:
         "../../environment.yml"
-    threads: 2
+    # An extraction, trainings and scores wait for it, while other trainings can run beside it.
+    priority: 1
+    threads: lambda w: 1 if w.dataset == "demo" else 2
     resources:
         mem_mb=memory("train"),
         runtime=minutes("train"),
@@ -109,6 +111,8 @@ use rule extract as extract_tuned with:
         f"{RUN}/{{dataset}}/logs/extract-tuned/{{name}}-{{seed}}/{{job}}.log",
     benchmark:
         f"{RUN}/{{dataset}}/benchmarks/extract-tuned/{{name}}-{{seed}}/{{job}}.tsv"
+    priority: 1
+    threads: lambda w: 1 if w.dataset == "demo" else max(1, config["workers"] + 1)
     params:
         encoders=lambda w: tuning(w, w.name)["visual"],
         weights=lambda w: (
