@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.manifest import Clip, Manifest
 from pipeline.outcomes import MEANING
 from pipeline.run import DONE, command, log, receipt, sha256_of, write_json
@@ -80,6 +81,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
     from pipeline.finetuning.recipe import read
     from pipeline.finetuning.tuning import Tuning
 
+    keep_freed_memory()
     if not arguments.media.is_dir():
         raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     changes = {name: getattr(arguments, name) for name in ("loss", "tune", "epochs", "batch", "chunk")}

@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.manifest import Manifest
 from pipeline.run import DONE, command, log, receipt, sha256_of, write_json, write_torch
 
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 def _teach(arguments: argparse.Namespace) -> int:
     from pipeline.teaching import LESSONS
 
+    keep_freed_memory()
     names = [name.strip() for name in arguments.encoders.split(",") if name.strip()]
     if strange := [name for name in names if name not in LESSONS]:
         raise ValueError(f"--encoders {', '.join(strange)}: only {', '.join(LESSONS)} are small enough to be taught")

@@ -25,6 +25,7 @@ from pipeline.manifest import Manifest
 from pipeline.media import Media
 from pipeline.mediafile import MediaError, find
 from pipeline.metrics.retrieval import recall_at
+from pipeline.optimizers import optimizer
 
 _JOIN = " and "
 _LARGEST_SCALE = math.log(100.0)
@@ -233,11 +234,12 @@ def teach(
     tokens = pupil.tokenize(bank)
     longest = int((tokens[-1] != 0).sum(dim=1).max())  # both tokenizers pad behind the end
     tokens = tuple(part[:, :longest] for part in tokens)
-    optimizer = torch.optim.AdamW(pupil.parameters(), lr=lesson.lr, weight_decay=lesson.weight_decay)
+    settings = {"name": "adamw", "lr": lesson.lr, "weight_decay": lesson.weight_decay}
+    stepper = optimizer(settings, pupil.parameters())
     generator = torch.Generator().manual_seed(seed)
     losses = []
     for step in range(lesson.steps):
-        for group in optimizer.param_groups:
+        for group in stepper.param_groups:
             group["lr"] = lesson.lr * _rate(step, lesson.steps)
         chosen = learned[torch.randperm(len(learned), generator=generator)[: lesson.batch]]
         drawn = torch.randint(rows.values.shape[1], (len(chosen),), generator=generator)
@@ -245,10 +247,10 @@ def teach(
         seen = pupil.see(varied(rows.values[chosen, drawn], visual, generator))
         heard = pupil.say([part[spoken] for part in tokens])
         loss = contrast(pupil.logit_scale.exp() * seen @ heard.T, true[chosen][:, spoken])
-        optimizer.zero_grad()
+        stepper.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
-        optimizer.step()
+        stepper.step()
         with torch.no_grad():
             pupil.logit_scale.clamp_(max=_LARGEST_SCALE)
         losses.append(float(loss.detach()))

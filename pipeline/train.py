@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.manifest import Manifest
 from pipeline.predictions import SELECTIONS, Predictions
 from pipeline.recipes import TrainingRecipe, config_file, read
@@ -87,6 +88,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from pipeline.targets import pseudo_targets, targets
     from pipeline.training import Training
 
+    keep_freed_memory()
     manifest = Manifest.load(arguments.manifest).check()
     recipe = _recipe(arguments, manifest.dataset)
     seed = recipe.seed if arguments.seed is None else arguments.seed

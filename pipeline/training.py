@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.models.base import Model
+from pipeline.optimizers import optimizer
 from pipeline.predictions import SELECTIONS, measure
 from pipeline.recipes import TrainingRecipe
 from pipeline.run import log, write_json, write_torch
@@ -124,9 +125,7 @@ class Training:
         self.network, self.recipe, self.feeds, self.truth = network, recipe, feeds, truth
         self.folder, self.seed, self.fingerprint, self.precision = folder, seed, fingerprint, precision
         self.device = next(network.parameters()).device
-        arguments = {name: value for name, value in recipe.optimizer.items() if name != "name"}
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[recipe.optimizer["name"]]
-        self.optimizer = kind(network.parameters(), **arguments)
+        self.optimizer = optimizer(recipe.optimizer, network.parameters())
         self.progress = Progress()
         self.inputs = (*network.streams, *network.label_inputs)
         if self.precision != "fp32" and _emulates_bf16(self.device):

@@ -21,6 +21,7 @@ from pipeline.finetuning.losses import info_nce
 from pipeline.finetuning.pair import Pair, backward
 from pipeline.finetuning.recipe import FinetuneRecipe
 from pipeline.metrics.retrieval import recall_at
+from pipeline.optimizers import optimizer
 from pipeline.run import write_json, write_torch
 from pipeline.schedules import rate
 
@@ -87,9 +88,7 @@ class Tuning:
         self.rank, self.world = rank, world
         self.device = next(pair.parameters()).device
         self.trained = [parameter for parameter in pair.parameters() if parameter.requires_grad]
-        options = {name: value for name, value in recipe.optimizer.items() if name != "name"}
-        kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-        self.optimizer = kinds[recipe.optimizer["name"]](self.trained, **options)
+        self.optimizer = optimizer(recipe.optimizer, self.trained)
         self.progress = Progress()
         if len(train) < 2:
             raise ValueError(f"only {len(train)} clip can take part; the contrast needs at least two")
