@@ -2,7 +2,8 @@
 
 For 1, 2, ... encoders: seconds per clip of one `pipeline.extract` with all of them, against the sum of their networks'
 times alone plus one decoding for all (`bound`), and against a run of `pipeline.extract` for each (`separate`).
-Start-up is taken out of all of them.
+Start-up is taken out of all of them.  The networks are measured before and after every pass, since a shared machine's
+speed moves within minutes.
 
     python benchmarks/passes.py
     python benchmarks/passes.py --encoders vggish,clip-b32,resnet50 --precision bf16
@@ -31,12 +32,12 @@ def sums(model_s: list[float], decode_s: list[float], own_s: list[float]) -> lis
     """For the first 1, 2, ... encoders: networks plus one decoding, and one run for each.
 
     Args:
-        model_s: of each encoder's network, seconds per clip.
+        model_s: of the networks of the first n encoders together, seconds per clip.
         decode_s: of one decoding for the first n encoders.
         own_s: of a run with that encoder alone.
     """
     return [
-        {"bound": sum(model_s[:count]) + decode_s[count - 1], "separate": sum(own_s[:count])}
+        {"bound": model_s[count - 1] + decode_s[count - 1], "separate": sum(own_s[:count])}
         for count in range(1, len(model_s) + 1)
     ]
 
@@ -61,17 +62,19 @@ def once(names: list[str], folder: Path, paths: list[Path], arguments: argparse.
             arguments.many,
         ).clip_s
 
+    def networks(some: list[str]) -> float:
+        given = {"precision": arguments.precision, "device": arguments.device, "backend": backend}
+        return sum(ceiling.rows_per_clip(name) / ceiling.in_own_process("model", name=name, **given) for name in some)
+
     found: dict[str, list[float]] = {"model": [], "decode": [], "own": [], "pass": []}
     for count, name in enumerate(names, start=1):
-        rows_per_s = ceiling.in_own_process(
-            "model", name=name, precision=arguments.precision, device=arguments.device, backend=backend
-        )
-        found["model"].append(ceiling.rows_per_clip(name) / rows_per_s)
         used = [str(path) for path in paths[: max(arguments.many, 5 * cores)]]
         decoded = {"names": names[:count], "paths": used, "workers": cores, "device": arguments.device}
         found["decode"].append(ceiling.in_own_process("decode", **decoded))
         found["own"].append(together([name]))
+        before_s = networks(names[:count])
         found["pass"].append(found["own"][0] if count == 1 else together(names[:count]))
+        found["model"].append((before_s + networks(names[:count])) / 2)
         measure.log(
             f"{count} encoders: " + ", ".join(f"{who} {made[-1]:.3f}" for who, made in found.items()) + " s/clip"
         )

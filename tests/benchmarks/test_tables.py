@@ -93,7 +93,7 @@ def test_cores_for_a_device():
 
 
 def test_sums_of_passes():
-    made = passes.sums([1.0, 2.0], [0.5, 0.75], [1.25, 2.25])
+    made = passes.sums([1.0, 3.0], [0.5, 0.75], [1.25, 2.25])
     assert made == [{"bound": 1.5, "separate": 1.25}, {"bound": 3.75, "separate": 3.5}]
 
 
