@@ -206,7 +206,7 @@ class Encoder(ABC):
         stack = contextlib.ExitStack()
         if self.spec.precision == "fp32":
             if device.type == "cuda":
-                stack.enter_context(torch.backends.cudnn.flags(allow_tf32=False))
+                stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
         else:
             dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.spec.precision]
             stack.enter_context(torch.autocast(device.type, dtype=dtype))

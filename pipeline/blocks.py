@@ -7,10 +7,14 @@ untouched: a full disk, a crash, a refused second writer.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import os
 import shutil
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
     from pipeline.store import FeatureStore
 
 
+PARTIAL = ".partial"
+
+
 class StoreError(ValueError):
     """A store cannot be used as asked; the message says which file or key and what to do."""
 
@@ -32,17 +39,21 @@ class StoreError(ValueError):
 class Scratch:
     """A folder for one block that only one process can hold.  The system frees it when that process dies.
 
-    Where the file system has no locks, the folder is still private to the block, but a second writer goes unnoticed
-    until its commit replaces the first one's, whole.
+    Where the file system has no locks, a second writer goes unnoticed: each works in a folder of its own within, and
+    the commit of one replaces the other's, whole.
+
+    Args:
+        path: of the folder; `self.path` is where this process may write.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._folder = path
         while True:
             path.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDONLY)
             try:
-                if not _lock(self._handle):
+                locked = _lock(self._handle)
+                if locked is False:
                     raise StoreError(
                         f"{path}: another process is writing this block. "
                         "One job owns one block: let it finish, or stop it."
@@ -53,13 +64,16 @@ class Scratch:
                 self._close()
                 raise
             self._close()
-        for entry in path.iterdir():
+        for entry in path.iterdir() if locked else ():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self.path = Path(tempfile.mkdtemp(dir=path))
 
     def release(self) -> None:
-        """Remove the folder and give it up."""
+        """Remove what this process wrote, and give the folder up."""
         if self._handle >= 0:
             shutil.rmtree(self.path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another writer's files, where there are no locks
+                self._folder.rmdir()
             self._close()
 
     def _close(self) -> None:
@@ -72,22 +86,49 @@ class Scratch:
 
 
 def in_use(path: Path) -> bool:
-    """Whether a living process holds a scratch folder."""
-    handle = os.open(path, os.O_RDONLY)
+    """Whether a living process holds a folder, as `Scratch` and `held` do."""
     try:
-        return not _lock(handle)
+        handle = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        return _lock(handle) is False
     finally:
         os.close(handle)
 
 
-def _lock(handle: int) -> bool:
+@contextlib.contextmanager
+def held(parent: Path, key: str) -> Iterator[Path]:
+    """A new folder beside the keys of a store, for this process alone, that is gone when the block ends."""
+    path = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=PARTIAL, dir=parent))
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        _lock(handle)
+        yield path
+    finally:
+        os.close(handle)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _lock(handle: int) -> bool | None:
+    """Take a folder: True if this process has it now, False if another has, None if the file system has no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # no locks on this file system
-        return True
+    except OSError:
+        return None
     return True
+
+
+def scratch_path(store: Path, key: str, block: int) -> Path:
+    """Where the one writer of a block works."""
+    return store / f".{key}.{block:06d}{PARTIAL}"
+
+
+def part_of(record_path: Path) -> Path:
+    """Where the record of a block lies that was whole until the store grew: it speaks of the block's first clips."""
+    return record_path.with_suffix(".part.json")
 
 
 def _same_folder(handle: int, path: Path) -> bool:
@@ -104,19 +145,22 @@ class BlockWriter:
 
     Args:
         made_by: digest of the code that makes the rows, kept in the record; see `pipeline.planning.code_digest`.
+        facts: more for the record.
     Raises:
         StoreError: another process is writing the block.
     """
 
-    def __init__(self, store: FeatureStore, key: str, block: int, made_by: str = "") -> None:
-        self._made_by = made_by
+    def __init__(
+        self, store: FeatureStore, key: str, block: int, made_by: str = "", facts: dict[str, Any] | None = None
+    ) -> None:
+        self._made_by, self._facts = made_by, facts or {}
         layout, spec = store.plan(key), store.spec(key)
         self.store, self.key, self.block, self.spec = store, key, block, spec
         start = block * layout.block_clips
         self.span = range(start, min(start + layout.block_clips, store.facts["clips"]))
         if block < 0 or not len(self.span):
             raise StoreError(f"{store.path}: {key} has no block {block}")
-        self._scratch = Scratch(store.path / f".{key}.{block:06d}.partial")
+        self._scratch = Scratch(scratch_path(store.path, key, block))
         count = len(self.span)
         fill = np.nan if np.dtype(spec.dtype).kind == "f" else 0
         self._values = np.full((count, layout.segments, *spec.shape), fill, dtype=spec.dtype)
@@ -174,14 +218,22 @@ class BlockWriter:
         return row - self.span.start
 
     def keep(self, unless: set[int]) -> None:
-        """Take over the rows of an earlier commit of this block, except the rows in `unless`."""
+        """Take over what an earlier commit of this block says of its clips, except of the rows in `unless`."""
         kept = np.array([row not in unless for row in self.span])
+        record = self.store.commit(self.key, self.block) or {}
+        ids = {self.store.ids[row] for row in self.span if row not in unless}
+        for name, own in (("reasons", self._reasons), ("notes", self._notes)):
+            own.update({clip_id: text for clip_id, text in record.get(name, {}).items() if clip_id in ids})
         if kept.any():
             span = slice(self.span.start, self.span.stop)
             self._values[kept] = self.store.values(self.key)[span][kept]
             self._segments[kept] = self.store.array(self.key, "segments")[span][kept]
             self._length[kept] = self.store.array(self.key, "length")[span][kept]
             self._outcome[kept] = self.store.array(self.key, "outcome")[span][kept]
+
+    def abandon(self) -> None:
+        """Give the block up; what was committed of it before stays as it is."""
+        self._scratch.release()
 
     def commit(self) -> dict[str, int]:
         """Write the four shard files, then the record that makes them count.  Returns counts by outcome.
@@ -201,14 +253,13 @@ class BlockWriter:
                 "block": self.block,
                 "clips": [self.span.start, self.span.stop],
                 "made_by": self._made_by,
+                **self._facts,
                 "outcomes": counts,
                 "reasons": self._reasons,
                 **({"notes": self._notes} if self._notes else {}),
                 "files": {paths[name]: sha256_of(path) for name, path in made.items()},
             }
             self.store.install(self.key, self.block, {paths[name]: path for name, path in made.items()}, record)
-            if "values" not in made:  # rows of an earlier commit, if there were any, are nobody's now
-                (self.store.path / paths["values"]).unlink(missing_ok=True)
         finally:
             self._scratch.release()
         return counts
@@ -237,15 +288,21 @@ def install(store: Path, files: dict[str, Path], record_path: Path, record: dict
 
     Args:
         store: its folder.
-        files: path inside the store -> finished file on the same file system.
+        files: path inside the store -> finished file on the same file system.  Where no clip has rows there is none of
+            values; one that lies there is removed.
         record_path: of the commit record; an earlier one is removed before the first file is replaced.
         record: content of the commit record.
     """
+    axes = len(json.loads((store / record["key"] / "values" / "zarr.json").read_text())["shape"]) - 2
+    gone = set(shard_files(record["key"], record["block"], axes).values()) - set(files)
     with staged_json(record_path, record):
         for name, path in files.items():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
             (store / name).parent.mkdir(parents=True, exist_ok=True)
         record_path.unlink(missing_ok=True)
+        part_of(record_path).unlink(missing_ok=True)
         for name, path in files.items():
             os.replace(path, store / name)
+        for name in gone:
+            (store / name).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.blocks import StoreError, in_use
+from pipeline.blocks import PARTIAL, StoreError, in_use, scratch_path
 from pipeline.layout import shard_files
 from pipeline.manifest import Manifest
 from pipeline.outcomes import CODES, OUTCOMES
@@ -49,10 +49,25 @@ def folder_damages(store: FeatureStore) -> Iterator[Damage]:
     """Left-overs of killed processes, and clip ids that differ between keys."""
     for path in left_over(store.path):
         yield Damage("", None, f"{path.relative_to(store.path)}: left over by a killed process; `--sweep` removes it")
-    lists = {key: tuple(map(str, store.array(key, "clip")[:])) for key in store}
+    keys = set(store.keys())
+    for path in sorted(store.path.iterdir()):
+        if path.is_dir() and path.name[0] != "." and path.name not in keys | {"commits"}:
+            yield Damage(path.name, None, f"{path.name}/zarr.json is missing: the feature cannot be read; copy it back")
+    for path in sorted((store.path / "commits").glob("*/")):
+        if not (store.path / path.name).exists():
+            yield Damage(path.name, None, f"commits/{path.name} records a feature that is not there")
+    lists = {key: ids for key in store if (ids := _ids(store, key)) is not None}
     for key, ids in lists.items():
         if ids != next(iter(lists.values())):
             yield Damage(key, None, f"its clip ids differ from those of {next(iter(lists))}")
+
+
+def _ids(store: FeatureStore, key: str) -> tuple[str, ...] | None:
+    """Clip ids of a key; None if they are damaged."""
+    try:
+        return tuple(map(str, store.array(key, "clip")[:]))
+    except (OSError, RuntimeError, ValueError):  # a codec's error is none of Zarr's own
+        return None
 
 
 def manifest_damages(store: FeatureStore, manifest: Manifest) -> Iterator[Damage]:
@@ -60,7 +75,7 @@ def manifest_damages(store: FeatureStore, manifest: Manifest) -> Iterator[Damage
     if store.facts["manifest"] != manifest.digest:
         yield Damage("", None, f"{store.path}: belongs to another manifest than the one given ({manifest.dataset})")
     for key in store:
-        if tuple(map(str, store.array(key, "clip")[:])) != manifest.ids:
+        if _ids(store, key) != manifest.ids:
             yield Damage(key, None, "its clip ids are not the manifest's")
 
 
@@ -79,7 +94,11 @@ def key_damages(store: FeatureStore, key: str) -> Iterator[Damage]:
         array = store.array(key, name)
         if array.shape != shape or array.dtype != np.dtype(dtype):
             yield Damage(key, None, f"{name} is {array.shape} {array.dtype}, the plan says {shape} {dtype}")
-    known = {f"{block:06d}.json" for block, _ in store.blocks(key)}
+    ids = _ids(store, key)
+    if ids is None or len(ids) != clips or len(set(ids)) != clips or not all(ids):
+        yield Damage(key, None, "its clip ids are damaged or missing: no clip can be found; copy `clip` back, or merge")
+    paths = [path for block, _ in store.blocks(key) for path in store.record_paths(key, block)]
+    known = {path.name for path in paths}
     for path in sorted((store.path / "commits" / key).glob("*.json")):
         if path.name not in known:
             yield Damage(key, None, f"{path.relative_to(store.path)} is a record of no block of this key")
@@ -97,8 +116,13 @@ def block_damages(store: FeatureStore, key: str, block: int, deep: bool = True) 
     if record is None:
         return
     clips = f"clips {span.start}..{span.stop - 1}"
-    expected = set(shard_files(key, block, len(store.spec(key).shape)).values())
-    if record.get("clips") != [span.start, span.stop] or set(record.get("files", ())) != expected:
+    names = shard_files(key, block, len(store.spec(key).shape))
+    expected = [set(names.values())]
+    if "ok" not in record.get("outcomes", ("ok",)):  # no clip has rows, so there is no file of values
+        expected.append(expected[0] - {names["values"]})
+    if not store.is_done(key, block) and record.get("clips", [0, 0])[1] in span:
+        span = range(span.start, record["clips"][1])  # of a store that has grown since
+    if record.get("clips") != [span.start, span.stop] or set(record.get("files", ())) not in expected:
         yield Damage(key, block, f"{clips}: its record is of another block")
         return
     sound = True
@@ -121,7 +145,7 @@ def _content(store: FeatureStore, key: str, span: range, record: dict) -> Iterat
     counts = dict(Counter(OUTCOMES[code] for code in outcome))
     if counts != record["outcomes"]:
         yield f"outcomes are {counts}, the record says {record['outcomes']}"
-    ids = store.ids
+    ids = _ids(store, key) or tuple(f"in row {row}" for row in range(store.facts["clips"]))
     for offset in np.flatnonzero((outcome == CODES["ok"]) != (length > 0)):
         yield f"clip {ids[span[offset]]} has outcome {OUTCOMES[outcome[offset]]} and {length[offset]} rows"
     filled = np.arange(segments.shape[1]) < length[:, None]
@@ -143,7 +167,7 @@ def uncounted(store: FeatureStore, key: str) -> list[int]:
     return [
         block
         for block, _ in store.blocks(key)
-        if not store.commit_path(key, block).exists()
+        if store.commit(key, block) is None
         and any((store.path / name).exists() for name in shard_files(key, block, axes).values())
     ]
 
@@ -151,8 +175,15 @@ def uncounted(store: FeatureStore, key: str) -> list[int]:
 def left_over(store: Path) -> list[Path]:
     """Temporary files and folders of processes that are gone; those of living writers are left out."""
     found: list[Path] = []
-    for path in sorted(store.rglob("*.partial")):
-        inside = any(parent.name.endswith(".partial") for parent in path.relative_to(store).parents)
-        if not inside and not (path.is_dir() and in_use(path)):
+    for path in sorted(store.rglob(f"*{PARTIAL}")):
+        inside = any(parent.name.endswith(PARTIAL) for parent in path.relative_to(store).parents)
+        if not inside and not in_use(path if path.is_dir() else _scratch_of(store, path)):
             found.append(path)
     return found
+
+
+def _scratch_of(store: Path, path: Path) -> Path:
+    """The folder that the writer of a commit record holds: of `commits/KEY/000003.json.PID.partial`."""
+    number = path.name.partition(".")[0]
+    known = path.parent.parent == store / "commits" and number.isdecimal()
+    return scratch_path(store, path.parent.name, int(number)) if known else path / "nobody"

@@ -28,7 +28,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("a", type=Path, metavar="A", help="feature store")
     made.add_argument("b", type=Path, metavar="B", help="feature store")
     made.add_argument("--pair", action="append", default=[], metavar="A=B", help="compare feature A with feature B")
-    made.add_argument("--at-least", type=float, metavar="C", help="exit 3 if a 5th percentile of row cosine is below C")
+    made.add_argument(
+        "--at-least",
+        type=float,
+        metavar="C",
+        help="exit 3 if a 5th percentile of row cosine is below C, or a feature has no counterpart",
+    )
     made.add_argument("--out", type=Path, help="JSON with all numbers")
     return made
 
@@ -42,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     store_a, store_b = FeatureStore.open(arguments.a), FeatureStore.open(arguments.b)
     pairs = _pairs(store_a, store_b, arguments.pair)
+    alone = {} if arguments.pair else {"A": _unmatched(store_a, pairs, 0), "B": _unmatched(store_b, pairs, 1)}
     print(
         f"{'feature':40} {'clips':>7} {'rows':>8} {'cos p50':>9} {'cos p5':>9} {'largest':>9} "
         f"{'only A':>7} {'only B':>7}"
@@ -62,9 +68,17 @@ def _compare(arguments: argparse.Namespace) -> int:
             print(f"  {found.different_lengths} clips have different numbers of rows")
         # not >=, so that NaN (nothing to compare) is low
         low |= arguments.at_least is not None and not found.cosine_p5 >= arguments.at_least
+    for side, keys in alone.items():
+        for key in keys:
+            print(f"{key:40} in {side} only, or with several counterparts; --pair A=B compares it")
+            low |= arguments.at_least is not None
     if arguments.out:
-        write_json(arguments.out, {"a": store_a.facts, "b": store_b.facts, "features": results})
+        write_json(arguments.out, {"a": store_a.facts, "b": store_b.facts, "features": results, "not_compared": alone})
     return TOO_MANY_FAILED if low else DONE
+
+
+def _unmatched(store: FeatureStore, pairs: list[tuple[str, str]], side: int) -> list[str]:
+    return [key for key in store if key not in {pair[side] for pair in pairs}]
 
 
 def _pairs(store_a: FeatureStore, store_b: FeatureStore, by_hand: list[str]) -> list[tuple[str, str]]:

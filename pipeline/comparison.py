@@ -21,7 +21,7 @@ class Distance:
         largest: absolute difference of single values.
         different_lengths: clips whose numbers of rows differ; the common first rows are compared.
         missing_a, missing_b: ids that have rows only in the other store.
-        identical: every compared value is equal.
+        identical: both have the same clips, at least one, and every value is equal.
     """
 
     clips: int
@@ -35,7 +35,8 @@ class Distance:
 
     @property
     def identical(self) -> bool:
-        return self.largest == 0 and not self.different_lengths
+        same_clips = self.clips > 0 and not self.missing_a and not self.missing_b
+        return same_clips and self.largest == 0 and not self.different_lengths
 
     def to_dict(self) -> dict[str, Any]:
         return self.__dict__ | {"identical": self.identical}

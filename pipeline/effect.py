@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.manifest import Manifest
-from pipeline.run import DONE, command, receipt, write_json
+from pipeline.run import DONE, command, log, receipt, write_json
 from pipeline.store import FeatureStore
 
 EXAMPLE = """\
@@ -78,7 +78,9 @@ def _rows(effect: Any, manifest: Manifest, store: FeatureStore, scores: list, se
         )
     before, after = named[facts["weights"]], {named[weights]: seed for weights, seed in effect.tuned_weights.items()}
     rows = retrieval_rows(effect)
-    if seeds:
+    if seeds and not any(event.modality == "both" for clip in manifest.split("train") for event in clip.events):
+        log(f"no linear probe: {manifest.dataset} says of no training clip when an event is seen and heard")
+    elif seeds:
         untouched = dict(zip(seeds, probe(manifest, store, before, seeds), strict=True))
         # The probe of a seed sees the encoder tuned with that seed, or the first one where there is none.
         by_seed = {seed: key for key, seed in after.items()}

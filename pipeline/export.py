@@ -93,7 +93,7 @@ def _export(arguments: argparse.Namespace) -> int:
     for note in made.notes:
         log(f"note: {note}")
     clips = {entry["id"] for entry in made.missing}
-    what = "left out" if arguments.missing == "renumber" else "kept as empty rows"
+    what = "left out" if made.dropped else made.kept
     print(f"{arguments.format}: {arguments.out}; {len(clips)} clips without features" + (f", {what}" if clips else ""))
     if arguments.max_missing is not None and len(clips) > arguments.max_missing:
         log(f"export: {len(clips)} clips without features, --max-missing allows {arguments.max_missing}")

@@ -92,6 +92,7 @@ def main(argv: list[str] | None = None) -> int:
             return _describe(arguments)
         if arguments.devices:
             _on_devices(arguments)
+            arguments.redo = ""  # done
         return _extract(arguments)
 
 
@@ -269,14 +270,14 @@ def _extract(arguments: argparse.Namespace) -> int:
     redo = {name for name in arguments.redo.split(",") if name}
     if unknown := redo - set(MEANING):
         raise ValueError(f"--redo {','.join(sorted(unknown))}: outcomes are {', '.join(MEANING)}")
-    extraction = Extraction(store, dict(zip(rows, clips, strict=True)), list(specs.values()))
+    extraction = Extraction(store, dict(zip(rows, clips, strict=True)), list(specs.values()), arguments.tail)
     tasks = extraction.tasks(rows, redo)
     wanted = [name for name, spec in specs.items() if any(spec.key in task.keys for task in tasks)]
     job_clips = min(arguments.job_clips, len(manifest))
     job_rows = {name: job_clips * store.plan(specs[name].key).segments for name in wanted}
     encoders = {encoder.spec.key: encoder for encoder in _load(arguments, specs, job_rows).values()}
     on_device = arguments.transforms == "device" or (arguments.transforms == "auto" and arguments.device != "cpu")
-    extraction.run(tasks, encoders, arguments.media, workers, arguments.tail, arguments.timeout, on_device)
+    extraction.run(tasks, encoders, arguments.media, workers, arguments.timeout, on_device)
     keys = [spec.key for spec in specs.values()]
     counts = {key: _counts(store, key, rows) for key in keys}
     failed = _failed_clips(store, keys, rows)

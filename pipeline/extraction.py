@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from extractors.base import Encoder
 from extractors.spec import FeatureSpec
@@ -32,30 +33,32 @@ class Extraction:
         store: that has every spec.
         clips: by row of the manifest.
         specs: wanted features.
+        tail: what becomes of media that end before the grid does, `pad` or `drop`.
     """
 
-    def __init__(self, store: FeatureStore, clips: Mapping[int, Clip], specs: list[FeatureSpec]) -> None:
-        self.store, self.clips = store, clips
+    def __init__(
+        self, store: FeatureStore, clips: Mapping[int, Clip], specs: list[FeatureSpec], tail: str = "pad"
+    ) -> None:
+        self.store, self.clips, self.tail = store, clips, tail
         self.specs = {spec.key: spec for spec in specs}
         self.made_by = {key: code_digest([spec.encoder]) for key, spec in self.specs.items()}
         self.writers: dict[tuple[str, int], BlockWriter] = {}
         self.open_rows: dict[tuple[str, int], set[int]] = {}
         self.committing: list[Future] = []
+        #: Clips that have rows in a block that is made again.
+        self.earlier: dict[tuple[str, int], set[int]] = {}
+        #: Blocks that stay as they were after all.
+        self.left_alone: set[tuple[str, int]] = set()
 
     def tasks(self, rows: range, redo: set[str]) -> list[Task]:
-        """One task per clip of `rows` that a block needs which is not committed, or has an outcome in `redo`."""
+        """One task per clip of `rows` that has no outcome yet, or one in `redo`, or rows made in another way."""
         wanted: dict[int, list[str]] = {}
         for key in self.specs:
             for block, span in self.store.blocks(key, rows):
-                record = self.store.commit(key, block)
-                stale = record is not None and record.get("made_by") != self.made_by[key]
-                if record is not None and not stale and not redo & record["outcomes"].keys():
-                    continue
-                if stale:
-                    log(f"{key}: clips {span.start}..{span.stop - 1} were made by other code; making them again")
-                kept = set(self.store.ok_rows(key, span)) if record is not None and not stale else set()
-                self.open_rows[key, block] = set(span) - kept
-                for row in sorted(self.open_rows[key, block]):
+                again = self._open(key, block, span, redo)
+                if again:
+                    self.open_rows[key, block] = again
+                for row in sorted(again):
                     wanted.setdefault(row, []).append(key)
         return [
             Task(
@@ -67,13 +70,35 @@ class Extraction:
             for row in sorted(wanted)
         ]
 
+    def _open(self, key: str, block: int, span: range, redo: set[str]) -> set[int]:
+        """Rows of a block that have to be made."""
+        record = self.store.commit(key, block)
+        if record is None:
+            return set(span)
+        if why := self._other(key, record):
+            log(f"{key}: clips {span.start}..{span.stop - 1} were made {why}; making them again")
+            self.earlier[key, block] = {row for row, name in self._outcomes(key, span) if name == "ok"}
+            return set(span)
+        if self.store.is_done(key, block) and not redo & record["outcomes"].keys():
+            return set()
+        return {row for row, name in self._outcomes(key, span) if name == "pending" or name in redo}
+
+    def _other(self, key: str, record: Mapping[str, Any]) -> str:
+        """How else a block was made than it would be now; empty if in no way."""
+        if record.get("made_by") != self.made_by[key]:
+            return "by other code"
+        made = record.get("tail", "pad")  # records did not say it before it could be told from them
+        return f"with --tail {made}" if made != self.tail else ""
+
+    def _outcomes(self, key: str, span: range) -> Iterable[tuple[int, str]]:
+        return self.store.row_outcomes(key, span).items()
+
     def run(
         self,
         tasks: list[Task],
         encoders: Mapping[str, Encoder],
         media: Path,
         workers: int,
-        tail: str = "pad",
         timeout_s: float = 300.0,
         transforms: bool = False,
     ) -> None:
@@ -82,14 +107,16 @@ class Extraction:
         Args:
             tasks: of this object.
             encoders: by key, for every key of a task, all on one device.
-            media, workers, tail, timeout_s: see `WorkerPool`.
+            media, workers, timeout_s: see `WorkerPool`.
             transforms: the device resizes frames and makes spectrograms; the workers only decode.
         """
         if not tasks:
             return
         batched = {key: BatchedEncoder(encoder, transforms=transforms) for key, encoder in encoders.items()}
         upload = uploader(next(iter(encoders.values())).device)
-        pool = WorkerPool({key: self.specs[key] for key in encoders}, media, workers, tail, timeout_s, not transforms)
+        pool = WorkerPool(
+            {key: self.specs[key] for key in encoders}, media, workers, self.tail, timeout_s, not transforms
+        )
         left = {task.row: set(task.keys) for task in tasks}
         failed: set[int] = set()
         progress = Progress(len(tasks), "clips")
@@ -103,20 +130,28 @@ class Extraction:
 
         def put(key: str, done: Iterable[Rows]) -> None:
             for rows in done:
-                self._writer(key, rows.row).put(rows.row, rows.values, rows.segments)
-                self._close(key, rows.row)
+                if self._block(key, rows.row) not in self.left_alone:
+                    self._writer(key, rows.row).put(rows.row, rows.values, rows.segments)
+                    self._close(key, rows.row)
                 settle(key, rows.row)
+
+        def fail(failure: Failure) -> None:
+            key, row = failure.key, failure.row
+            failed.add(row)
+            batched[key].drop(row)
+            if failure.outcome == "absent" and row in self.earlier.get(self._block(key, row), ()):
+                self._leave_alone(key, row)
+            if self._block(key, row) not in self.left_alone:
+                self._writer(key, row).fail(row, failure.outcome, failure.message)
+                self._close(key, row)
+            settle(key, row)
 
         with ThreadPoolExecutor(1, thread_name_prefix="clave-writer") as self.background:
             for item in pool.run(tasks):
                 # A clip that starts anew because its first index was wrong repeats what is settled already.
                 if isinstance(item, Failure):
                     if item.key in left.get(item.row, ()):
-                        failed.add(item.row)
-                        batched[item.key].drop(item.row)
-                        self._writer(item.key, item.row).fail(item.row, item.outcome, item.message)
-                        self._close(item.key, item.row)
-                        settle(item.key, item.row)
+                        fail(item)
                     continue
                 part = dataclasses.replace(item, batch=upload(item.batch))  # once for all encoders
                 for key in item.keys:
@@ -135,9 +170,22 @@ class Extraction:
         """The writer of the row's block, opened when its first clip arrives: memory follows the open blocks."""
         block = self._block(key, row)
         if block not in self.writers:
-            self.writers[block] = self.store.writer(*block, made_by=self.made_by[key])
+            self.writers[block] = self.store.writer(*block, self.made_by[key], {"tail": self.tail})
             self.writers[block].keep(self.open_rows[block])
         return self.writers[block]
+
+    def _leave_alone(self, key: str, row: int) -> None:
+        """Keep the block as it was: a clip of it has rows that its media, now gone, could not give again."""
+        block = self._block(key, row)
+        if block not in self.left_alone:
+            span = self.store.block_span(*block)
+            log(
+                f"{key}: clips {span.start}..{span.stop - 1} stay as they were made: the media of clip "
+                f"{self.clips[row].id}, which has rows, are gone"
+            )
+            self.left_alone.add(block)
+            if (writer := self.writers.pop(block, None)) is not None:
+                writer.abandon()
 
     def _close(self, key: str, row: int) -> None:
         """Commit the row's block once nothing in it is open."""

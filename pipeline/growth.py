@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.blocks import held, part_of
 from pipeline.layout import create_arrays, metadata_files, plan
 from pipeline.manifest import Manifest
 from pipeline.manifest_file import ManifestFile
@@ -53,24 +52,24 @@ def obstacle(store: FeatureStore, manifest: Manifest | ManifestFile) -> str:
 
 
 def grow(store: FeatureStore, manifest: Manifest | ManifestFile) -> dict[str, Any]:
-    """Lengthen every array and forget the block that was the partial last one; the caller writes the new facts.
+    """Lengthen every array; the block that was the partial last one is not done any more, but what it holds stays, for
+    media may be gone since.  The caller writes the new facts.
 
-    The result has the bytes of a store that was planned for all clips at once.  Killed in the middle, the store still
-    names its old manifest, and the next run repeats the steps.
+    When the new clips are there too, the result has the bytes of a store that was planned for all at once.  Killed in
+    the middle, the store still names its old manifest, and the next run repeats the steps.
     """
     facts = store.facts
     added = len(manifest) - facts["clips"]
     for key in store:
         size = store.plan(key).block_clips
         if added and facts["clips"] % size:
-            store.forget(key, facts["clips"] // size)
-        beside = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".partial", dir=store.path))
-        try:
+            record = store.commit_path(key, facts["clips"] // size)
+            if record.exists():
+                os.replace(record, part_of(record))
+        with held(store.path, key) as beside:
             create_arrays(beside / key, manifest, store.spec(key), facts["job_clips"])
             for name in metadata_files(beside, key):
                 os.replace(beside / name, store.path / name)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     log(f"{store.path}: planned for {len(manifest)} clips now, {added} more than before")
     return facts | {
         "manifest": manifest.digest,

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.blocks import Scratch
+from pipeline.blocks import Scratch, held, scratch_path
 from pipeline.checks import block_damages
 from pipeline.folder import copy
-from pipeline.layout import metadata_files, shard_files
+from pipeline.layout import metadata_files
 from pipeline.manifest import Manifest
 from pipeline.run import BROKE, DONE, command, log, receipt, write_json
 from pipeline.store import FeatureStore, StoreError
@@ -118,14 +116,11 @@ def _plan_like(target: FeatureStore, source: FeatureStore, key: str) -> None:
         if target.plan(key) != source.plan(key):
             raise StoreError(f"cannot merge: {key}: {target.path} and {source.path} have different layouts")
         return
-    beside = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".partial", dir=target.path))
-    try:
+    with held(target.path, key) as beside:
         for name in metadata_files(source.path, key):
             copy(source.path / name, beside / Path(*Path(name).parts[1:]))
         beside.chmod(0o755)
         os.replace(beside, target.path / key)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _offers(sources: list[FeatureStore]) -> tuple[list[Offer], list[str]]:
@@ -136,7 +131,7 @@ def _offers(sources: list[FeatureStore]) -> tuple[list[Offer], list[str]]:
             for block, _ in store.blocks(key):
                 if found := [str(damage) for damage in block_damages(store, key, block)]:
                     damaged += [f"{store.path}: {line}" for line in found]
-                elif store.commit(key, block) is not None:
+                elif store.is_done(key, block):
                     offers.append(Offer(store, key, block))
     return offers, damaged
 
@@ -150,8 +145,8 @@ def _choose(target: FeatureStore, offers: list[Offer]) -> list[Offer]:
     known: dict[tuple[str, int], tuple[dict[str, str], Path]] = {}
     for key in target:
         for block, _ in target.blocks(key):
-            if (record := target.commit(key, block)) is not None:
-                known[key, block] = record["files"], target.path
+            if target.is_done(key, block):
+                known[key, block] = target.commit(key, block)["files"], target.path
     chosen, conflicts = [], []
     for offer in offers:
         files = offer.files
@@ -167,10 +162,10 @@ def _choose(target: FeatureStore, offers: list[Offer]) -> list[Offer]:
 
 
 def _take(target: FeatureStore, offer: Offer) -> None:
-    scratch = Scratch(target.path / f".{offer.key}.{offer.block:06d}.partial")
+    scratch = Scratch(scratch_path(target.path, offer.key, offer.block))
     try:
         copied = {}
-        for name in shard_files(offer.key, offer.block, len(target.spec(offer.key).shape)).values():
+        for name in offer.files:
             copied[name] = scratch.path / name.replace("/", "-")
             copy(offer.store.path / name, copied[name])
         target.install(offer.key, offer.block, copied, offer.store.commit(offer.key, offer.block))

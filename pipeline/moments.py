@@ -131,7 +131,8 @@ def block_histogram(path: Path, key: str, block: int, low: float, high: float, b
     store = FeatureStore.open(path)
     counts = np.zeros(bins, np.int64)
     for values in block_rows(store, key, block):
-        counts += np.histogram(np.clip(values, low, high), bins=bins, range=(low, high))[0]
+        wide = values.astype(np.float64)  # NumPy would place half-precision values by half-precision edges
+        counts += np.histogram(np.clip(wide, low, high), bins=bins, range=(low, high))[0]
     return counts
 
 

@@ -119,7 +119,17 @@ def _rows(
     plans: dict[str, np.ndarray] = {}
     for key, max_rows in zip(task.keys, task.max_rows, strict=True):
         spec = encoders[key].spec
-        segments = spec.grid.segments(duration_s)[:max_rows]
+        segments = spec.grid.segments(duration_s)
+        if task.clip.duration_s is None and len(segments) > max_rows:
+            yield Failure(
+                task.row,
+                key,
+                "wrong-length",
+                f"{media.path.name}: lasts {duration_s:.2f} s, which the manifest does not know: it gives "
+                f"{len(segments)} rows, and the store is planned for {max_rows}. Prepare a new manifest.",
+            )
+            continue
+        segments = segments[:max_rows]
         if failure := _refusal(task, key, spec.modality, media, segments, tail):
             yield failure
         else:

@@ -150,11 +150,20 @@ def _keep_splits(manifest: Manifest, wanted: list[str]) -> Manifest:
             "--splits", [f"no clip is in split {name!r}; there are {manifest.splits()}" for name in unknown]
         )
     clips = tuple(clip for clip in manifest.clips if clip.split in wanted)
-    kept = {clip.id for clip in clips}
+    place = {clip.id: row for row, clip in enumerate(clips)}
     facts = manifest.facts | {"splits_kept": wanted}
     for name in ("broken", "captions"):  # facts about single clips
         if name in facts:
-            facts[name] = {key: value for key, value in facts[name].items() if key in kept}
+            facts[name] = {key: value for key, value in facts[name].items() if key in place}
+    for name in ("zero_length_events", "repeated_labels"):
+        if name in facts:
+            facts[name] = [clip_id for clip_id in facts[name] if clip_id in place]
+    if "orders" in facts:  # row numbers
+        orders = {name: [manifest.ids[row] for row in order] for name, order in facts["orders"].items()}
+        facts["orders"] = {name: [place[each] for each in ids if each in place] for name, ids in orders.items()}
+    if "rows_of_repeated_videos" in facts:
+        facts["videos"] = len({clip.source_id for clip in clips})
+        facts["rows_of_repeated_videos"] = len(clips) - facts["videos"]
     return dataclasses.replace(manifest, clips=clips, facts=facts)
 
 

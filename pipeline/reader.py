@@ -20,7 +20,7 @@ import zarr
 
 from extractors.spec import FeatureSpec
 from pipeline import shards
-from pipeline.blocks import StoreError
+from pipeline.blocks import StoreError, part_of
 from pipeline.layout import Plan
 from pipeline.outcomes import CODES, MEANING, OUTCOMES
 from pipeline.run import sha256_of
@@ -256,9 +256,13 @@ class StoreReader:
         now_s = time.monotonic()
         if known is not None and now_s - known.checked_s <= shards.FRESH_S:
             return known
-        try:
-            status = os.stat(self.commit_path(key, block))
-        except FileNotFoundError:
+        for path in self.record_paths(key, block):
+            try:
+                status = os.stat(path)
+                break
+            except FileNotFoundError:
+                continue
+        else:
             return None
         signature = (status.st_ino, status.st_mtime_ns)
         if known is not None and known.signature == signature:
@@ -311,9 +315,9 @@ class StoreReader:
             found.update((self.commit(key, block) or {}).get("notes", {}))
         return found
 
-    def ok_rows(self, key: str, span: range) -> list[int]:
-        """Rows of `span` whose outcome is `ok`."""
-        return [row for row in span if self._state(key, row)[0] == "ok"]
+    def row_outcomes(self, key: str, span: range) -> dict[int, str]:
+        """Outcome by row."""
+        return {row: self._state(key, row)[0] for row in span}
 
     # ---- blocks -------------------------------------------------------------------------------------------------
 
@@ -332,28 +336,39 @@ class StoreReader:
     def commit_path(self, key: str, block: int) -> Path:
         return self.path / "commits" / key / f"{block:06d}.json"
 
+    def record_paths(self, key: str, block: int) -> tuple[Path, Path]:
+        """Where the record of a block may lie: of all of its clips, or of those that it had before the store grew."""
+        whole = self.commit_path(key, block)
+        return whole, part_of(whole)
+
     def commit(self, key: str, block: int) -> dict[str, Any] | None:
-        """Commit record of a block, None if it is not done.
+        """Commit record of a block, None if none of its clips is done.  In a store that has grown the record may be
+        of the block's first clips only; then the block is `missing` too.
 
         Raises:
             StoreError: the record is damaged.
         """
-        path = self.commit_path(key, block)
-        try:
-            record = json.loads(path.read_text())
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise StoreError(
-                f"{path}: damaged commit record ({error}); `python -m pipeline.verify --forget`"
-            ) from error
-        if not isinstance(record, dict):
-            raise StoreError(f"{path}: damaged commit record; `python -m pipeline.verify --forget`")
-        return record
+        for path in self.record_paths(key, block):
+            try:
+                record = json.loads(path.read_text())
+            except FileNotFoundError:
+                continue
+            except ValueError as error:
+                raise StoreError(
+                    f"{path}: damaged commit record ({error}); `python -m pipeline.verify --forget`"
+                ) from error
+            if not isinstance(record, dict):
+                raise StoreError(f"{path}: damaged commit record; `python -m pipeline.verify --forget`")
+            return record
+        return None
+
+    def is_done(self, key: str, block: int) -> bool:
+        """Whether every clip of a block has rows or a reason."""
+        return self.commit_path(key, block).exists()
 
     def missing(self, key: str, rows: range | None = None) -> list[range]:
-        """Blocks that are not committed, as ranges of rows."""
-        return [span for block, span in self.blocks(key, rows) if not self.commit_path(key, block).exists()]
+        """Blocks that are not done, as ranges of rows."""
+        return [span for block, span in self.blocks(key, rows) if not self.is_done(key, block)]
 
     def refresh(self) -> None:
         """Read everything from disk again; what other processes change is noticed without it within a second."""

@@ -53,7 +53,15 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--media", type=Path, help="folder of clips")
     verify.add_argument("--sample", type=int, default=5, metavar="N", help="clips to make again (default 5)")
     verify.add_argument("--seed", default="", help="chooses the clips; default the release id")
-    verify.add_argument("--weights", default="pretrained", help="pretrained or a checkpoint file")
+    verify.add_argument(
+        "--weights",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="a checkpoint that some features were made with, found by its hash; may be given several times; "
+        "others are the published ones",
+    )
     verify.add_argument("--at-least", type=float, default=0.9999, metavar="C", help="smallest row cosine allowed")
     diff = verbs.add_parser("diff", help="what changed between two releases, and why")
     diff.add_argument("a", type=Path)
@@ -140,8 +148,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     manifest = Manifest.load(folder / "manifest.parquet")
     store = FeatureStore.open(folder / "store")
     problems += [str(damage) for damage in (*manifest_damages(store, manifest), *damages(store))]
-    if record["specs"] != {key: store.spec(key).to_dict() for key in store}:
-        problems.append("release.json: its specs are not those of the store")
+    problems += _record_problems(folder, record, manifest, store)
     if arguments.media and not problems:
         problems += _make_again(arguments, record, manifest, store)
     for problem in problems:
@@ -159,6 +166,31 @@ def _hash_problems(folder: Path, record: dict[str, Any]) -> list[str]:
     if (made := contents.release_id(record["dataset"], stated)) != record["id"]:
         problems.append(f"release.json: the id is {record['id']}, the hashes give {made}")
     return problems
+
+
+def _record_problems(folder: Path, record: dict[str, Any], manifest: Manifest, store: FeatureStore) -> list[str]:
+    """What the record says against the files that it is about: it has no hash of its own."""
+    reasons = _demo_reasons(manifest, {key: store.spec(key) for key in store})
+    found = {
+        "dataset": manifest.dataset,
+        "demo": bool(reasons),
+        "demo_reasons": reasons,
+        "manifest": manifest.digest,
+        "clips": len(manifest),
+        "specs": {key: store.spec(key).to_dict() for key in store},
+        "licences": json.loads((folder / "licences.json").read_text(encoding="utf-8")),
+        "store": contents.total_bytes(folder),
+    }
+    return [
+        f"release.json: {name} is {_short(record.get(name))}, the files say {_short(value)}"
+        for name, value in found.items()
+        if record.get(name) != value
+    ]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _make_again(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,7 @@ def _score(arguments: argparse.Namespace) -> int:
         annotations=manifest.facts.get("annotations", {}),
         features=first["features"],
         labels=first["labels"],
+        experiment=experiment(first),
         coverage=first["coverage"],
         published=first["recipe"]["published"],
         references=_references(runs[0], manifest),
@@ -82,9 +85,29 @@ def _check(path: Path, run: Predictions, manifest: Manifest, first: dict[str, An
             f"{path}: made with another manifest ({run.facts['dataset']}, digest {run.facts['manifest'][:12]}); given: "
             f"{manifest.dataset}, digest {manifest.digest[:12]}"
         )
-    for name in ("model", "setting", "features"):
-        if run.facts[name] != first[name]:
-            raise ValueError(f"{path}: {name} is {run.facts[name]}, not {first[name]} as in the first file")
+    for name in ("model", "setting", "features", "labels", "background", "precision"):
+        if run.facts.get(name) != first.get(name):
+            raise ValueError(f"{path}: {name} is {run.facts.get(name)}, not {first.get(name)} as in the first file")
+    own, other = _settings(run.facts), _settings(first)
+    if own != other:
+        names = ", ".join(name for name in own if own[name] != other.get(name))
+        raise ValueError(f"{path}: trained with other settings than the first file: {names}")
+
+
+def _settings(facts: dict[str, Any]) -> dict[str, Any]:
+    """The recipe without what differs between seeds, or changes nothing."""
+    return {name: value for name, value in facts["recipe"].items() if name not in ("seed", "published", "source")}
+
+
+def experiment(facts: dict[str, Any]) -> str:
+    """Short hash of all that a training depends on beside seed, features and data: runs that share it are repeats.
+
+    Args:
+        facts: of `Predictions`.
+    """
+    settings = {name: value for name, value in _settings(facts).items() if name != "features"}
+    parts = [settings, *(facts.get(name) for name in ("labels", "background", "precision"))]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _truth(run: Predictions, manifest: Manifest, split: str) -> dict[str, np.ndarray]:

@@ -18,13 +18,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from extractors.spec import FeatureSpec
-from pipeline.blocks import BlockWriter, StoreError, install
+from pipeline.blocks import BlockWriter, StoreError, held, install
 from pipeline.growth import grow, obstacle, planner
 from pipeline.layout import JOB_CLIPS, Companion, Plan, create_arrays, plan
 from pipeline.manifest import Manifest
@@ -112,26 +111,24 @@ class FeatureStore(StoreReader):
 
     def _add_key(self, manifest: Manifest | ManifestFile, spec: FeatureSpec, companion: Companion | None) -> None:
         """Create the arrays of a key beside the store and move them in whole, so a key is planned or absent."""
-        beside = Path(tempfile.mkdtemp(prefix=f".{spec.key}.", suffix=".partial", dir=self.path))
-        try:
+        with held(self.path, spec.key) as beside:
             create_arrays(beside, manifest, spec, self.facts["job_clips"], companion)
             beside.chmod(0o755)
-            os.replace(beside, self.path / spec.key)
-        except OSError:  # another job planned the same key at the same moment: its arrays are the same
-            if not (self.path / spec.key / "zarr.json").exists():
-                raise
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            try:
+                os.replace(beside, self.path / spec.key)
+            except OSError:  # another job planned the same key at the same moment: its arrays are the same
+                if not (self.path / spec.key / "zarr.json").exists():
+                    raise
 
-    def writer(self, key: str, block: int, made_by: str = "") -> BlockWriter:
-        """The one writer of a block.
+    def writer(self, key: str, block: int, made_by: str = "", facts: dict[str, Any] | None = None) -> BlockWriter:
+        """The one writer of a block; see `pipeline.blocks.BlockWriter`.
 
         Raises:
             StoreError: the store was opened for reading, or another process is writing the block.
         """
         if not self._writable:
             raise StoreError(f"{self.path}: opened for reading; FeatureStore.create opens it for writing")
-        return BlockWriter(self, key, block, made_by)
+        return BlockWriter(self, key, block, made_by, facts)
 
     def install(self, key: str, block: int, files: dict[str, Path], record: dict[str, Any]) -> None:
         """Make finished shard files and their record part of the store (see `pipeline.blocks.install`)."""
@@ -150,7 +147,8 @@ class FeatureStore(StoreReader):
 
     def forget(self, key: str, block: int) -> None:
         """Drop a block's commit record, so that the next `extract` makes it again."""
-        self.commit_path(key, block).unlink(missing_ok=True)
+        for path in self.record_paths(key, block):
+            path.unlink(missing_ok=True)
         self.refresh()
 
     def sweep(self) -> int:

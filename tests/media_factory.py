@@ -58,6 +58,7 @@ def write_media(
     keyframe_every: int = 12,
     crf: int = 18,
     moov_first: bool = False,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """Encode frames and sound into one file; the suffix of `path` chooses the container.
 
@@ -66,10 +67,11 @@ def write_media(
         times_s: presentation time of every image, for a variable frame rate; default: constant `fps`.
         samples: (channels, N) float32 in [-1, 1]; None for no audio.
         keyframe_every: frames between key frames; b-frames are on, so seeking is not trivial.
+        options: of the container.
     """
     import av
 
-    options = {"movflags": "+faststart"} if moov_first else {}
+    options = (options or {}) | ({"movflags": "+faststart"} if moov_first else {})
     with av.open(str(path), "w", options=options) as container:
         video = sound = None
         if images is not None:
@@ -114,6 +116,12 @@ def numbered(
     images = (number_image(index, width, height) for index in range(count)) if video else None
     samples = tone(duration_s, rate_hz, channels) if audio else None
     return write_media(path, images=images, fps=fps, samples=samples, rate_hz=rate_hz, **more)
+
+
+def live_recording(path: Path, **more: object) -> Path:
+    """WebM as a browser records it: nothing in it states its length."""
+    codecs = {"video_codec": "libvpx", "audio_codec": "libopus", "rate_hz": 48_000}
+    return numbered(path, options={"live": "1"}, **codecs, **more)
 
 
 def zero_byte(path: Path) -> Path:

@@ -34,9 +34,9 @@ def write_labels(folder: Path, manifest: Manifest, rows: list[int], export: Expo
 
 
 def write_orders(folder: Path, manifest: Manifest, rows: list[int], export: Export) -> None:
-    """The splits as row numbers; renumbered together with the rows."""
+    """The splits as row numbers, in the published order where the manifest has it; renumbered with the rows."""
     orders = manifest.facts.get("orders")
-    if orders is None:
+    if orders is None or not _fit(orders, manifest):
         orders = {
             split: [row for row, clip in enumerate(manifest.clips) if clip.split == split]
             for split in ("train", "val", "test")
@@ -46,3 +46,13 @@ def write_orders(folder: Path, manifest: Manifest, rows: list[int], export: Expo
         split, _, match = name.partition("_")
         kept = np.array([position[row] for row in order if row in position], dtype=np.int64)
         write_array(folder / f"{split}_order{'_match' if match else ''}.h5", kept, export, "order")
+
+
+def _fit(orders: dict[str, list[int]], manifest: Manifest) -> bool:
+    """Whether the row numbers are of this manifest, and not of one that it is a part of."""
+    clips = manifest.clips
+    return all(
+        row < len(clips) and clips[row].split == name.partition("_")[0]
+        for name, order in orders.items()
+        for row in order
+    )

@@ -36,13 +36,17 @@ def write(request: Request) -> Export:
     """Decode every clip once; on Dask workers if asked for.
 
     Raises:
-        StoreError: no --media.
+        StoreError: no --media, or clips without labels.
     """
     if request.media is None:
         raise StoreError("--format dgsct is made from the clips: pass --media DIR")
     manifest = request.manifest
-    parsing = any(event.modality != "both" for clip in manifest.clips for event in clip.events)
+    if bare := [clip.id for clip in manifest.clips if not clip.labels]:
+        raise StoreError(f"--format dgsct is for labelled clips; {len(bare)} have no label, the first is {bare[0]}")
+    # AVE has one event in every clip, seen and heard; LLP's training clips have labels and no events.
+    parsing = any({event.modality for event in clip.events} != {"both"} for clip in manifest.clips)
     root = request.folder / ("data/AVVP/LLP_dataset" if parsing else "data/AVE")
+    root.mkdir(parents=True)
     frames = root / ("frame" if parsing else "frames")
     export = Export()
     gone: dict[int, None] = {}
@@ -89,15 +93,20 @@ def _is_first(clip: Clip, first: dict[str, int], request: Request) -> bool:
 
 def write_clip(clip: Clip, media: Path, frames: Path, waves: Path) -> tuple[str, list[tuple[str, str, str]]]:
     """Ten frames and one wave of a clip, and what was not possible."""
+    from extractors.base import NoAudio, NoVideo
     from pipeline.media import Media
-    from pipeline.mediafile import MediaError, find
+    from pipeline.mediafile import FramesMissing, MediaError, find
 
     problems: list[tuple[str, str, str]] = []
     try:
         path, whole = find(clip, media)
         with Media(path, clip.start_s or 0.0 if whole else 0.0, clip.duration_s if whole else None) as opened:
             if opened.has_video:
-                _write_frames(opened, frames / clip.source_id)
+                try:
+                    _write_frames(opened, frames / clip.source_id)
+                except FramesMissing:
+                    opened.recount()
+                    _write_frames(opened, frames / clip.source_id)
             else:
                 problems.append(("frames", "no-video", ""))
             if opened.has_audio:
@@ -106,6 +115,10 @@ def write_clip(clip: Clip, media: Path, frames: Path, waves: Path) -> tuple[str,
                 problems.append(("wave", "no-audio", ""))
     except MediaError as error:
         problems = [(name, error.outcome, str(error)) for name in ("frames", "wave")]
+    except NoVideo as error:
+        problems.append(("frames", "no-video", str(error)))
+    except NoAudio as error:
+        problems.append(("wave", "no-audio", str(error)))
     return clip.source_id, problems
 
 

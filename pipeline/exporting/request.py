@@ -48,12 +48,18 @@ class Request:
 
 @dataclass
 class Export:
-    """What came of it, for the report; `notes` are for the person who runs a peer's code on the export."""
+    """What came of it, for the report.
+
+    Args:
+        kept: what became of clips without features that are not left out.
+        notes: for the person who runs a peer's code on the export.
+    """
 
     features: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, Any] = field(default_factory=dict)
     missing: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    kept: str = "kept as empty rows"
     notes: list[str] = field(default_factory=list)
 
 

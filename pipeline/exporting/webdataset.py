@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -36,10 +37,9 @@ def write(request: Request) -> Export:
     store = request.store
     if store is None or not store.keys():
         raise StoreError("--store with at least one feature is needed for this format")
-    chosen = request.chosen or {_member(store.spec(key).name): key for key in store}
-    keys = {role: store.key(name) for role, name in chosen.items()}
+    keys = {role: store.key(name) for role, name in request.chosen.items()} or _members(store)
     found = cover(request, keys)
-    export = Export(keys, missing=found.missing)
+    export = Export(keys, missing=found.missing, kept="whose samples lack those files")
     export.dropped = [request.manifest.ids[row] for row in sorted(set(range(len(request.manifest))) - set(found.rows))]
     rows = {
         split: [row for row in found.rows if request.manifest.clips[row].split == split]
@@ -115,9 +115,14 @@ class _Tars:
             self._writer = None
 
 
-def _member(name: str) -> str:
-    """`vgg19:ave2018` as a part of a file name."""
-    return name.replace(":", "_").replace(".", "_")
+def _members(store: FeatureStore) -> dict[str, str]:
+    """Every key of the store by the part of a file name that says which it is: `vgg19_ave2018`.
+
+    Where several have one name (other weights, another precision), each carries the hash of its key.
+    """
+    names = {key: store.spec(key).name.replace(":", "_").replace(".", "_") for key in store}
+    shared = Counter(names.values())
+    return {name if shared[name] == 1 else f"{name}_{key.rpartition('.')[2]}": key for key, name in names.items()}
 
 
 def _facts(row: int, clip: Clip) -> bytes:

@@ -109,27 +109,49 @@ def retrieval_rows(effect: Effect) -> list[Row]:
 
 
 def model_rows(effect: Effect, before_key: str, after_keys: dict[str, int], scores: list[dict[str, Any]]) -> list[Row]:
-    """Main score of trained models that read the feature before and after, all other features being the same.
+    """Main score of trained models that read the feature before and after, all else being the same.
+
+    A row is by seed of the training where each training seed saw one tuned encoder; where one saw several, it is by
+    seed of the fine-tuning, and a value is the mean over the trainings.
 
     Args:
         after_keys: feature key -> seed of the fine-tuning.
         scores: files of `pipeline.score`.
     """
-    sides: dict[tuple[str, ...], tuple[dict[int, float], dict[int, float]]] = {}
+    #: before: training seed -> score; after: (fine-tuning seed, training seed) -> score.
+    sides: dict[tuple[str, ...], tuple[dict[int, float], dict[tuple[int, int], float]]] = {}
     for content in scores:
         keys = {stream: entry["key"] for stream, entry in content["features"].items()}
         changed = [stream for stream, key in keys.items() if key == before_key or key in after_keys]
         if not changed:
             continue
         others = sorted(f"{stream} {key}" for stream, key in keys.items() if stream not in changed)
-        name = (content["model"], content["setting"], content["task"], *others)
+        name = (content["model"], content["setting"], content["task"], content.get("experiment"), *others)
         before, after = sides.setdefault(name, ({}, {}))
-        side = before if keys[changed[0]] == before_key else after
         for run in content["runs"]:
-            side[run["seed"]] = run["scores"][_SELECTION][_SPLIT]["main"]
+            score = run["scores"][_SELECTION][_SPLIT]["main"]
+            if keys[changed[0]] == before_key:
+                before[run["seed"]] = score
+            else:
+                after[after_keys[keys[changed[0]]], run["seed"]] = score
     metric = {"ave": "AVE accuracy", "avvp": "AVVP segment Type"}
     return [
-        Row(f"{metric.get(name[2], name[2])} of {name[0]}, {name[1]}", before, after, "; ".join(name[3:]))
+        Row(f"{metric.get(name[2], name[2])} of {name[0]}, {name[1]}", *_by_seed(before, after), "; ".join(name[4:]))
         for name, (before, after) in sides.items()
         if before and after
     ]
+
+
+def _by_seed(
+    before: dict[int, float], after: dict[tuple[int, int], float]
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Both sides by one seed: see `model_rows`."""
+    trainings = [training for _, training in after]
+    if len(set(trainings)) == len(trainings):
+        return before, {training: score for (_, training), score in after.items()}
+    seeds = {tuning: [training for one, training in after if one == tuning] for tuning, _ in after}
+    paired = {tuning: [before[training] for training in own if training in before] for tuning, own in seeds.items()}
+    return (
+        {tuning: float(np.mean(values)) for tuning, values in paired.items() if values},
+        {tuning: float(np.mean([after[tuning, training] for training in own])) for tuning, own in seeds.items()},
+    )

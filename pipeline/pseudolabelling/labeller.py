@@ -80,7 +80,7 @@ class Labeller:
                     captions.classes,
                     captions.texts,
                 )
-                if same and (not cosine or scoring.scale == 1.0):
+                if same and (scoring.scale == 1.0) == cosine:
                     return scoring
         return None
 

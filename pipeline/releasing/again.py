@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from extractors.base import Encoder, build, load
+from extractors.weights import WeightsError
 from pipeline.comparison import row_cosines
 from pipeline.encoding import BatchedEncoder
 from pipeline.manifest import Manifest
 from pipeline.preparation import Failure, Task, prepare_clip
-from pipeline.store import FeatureStore, StoreError
+from pipeline.run import sha256_of
+from pipeline.store import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -44,23 +47,36 @@ def sample(manifest: Manifest, store: FeatureStore, count: int, seed: str) -> li
     return sorted(row for _, row in ranked[:count])
 
 
-def encoders(store: FeatureStore, weights: str) -> tuple[dict[str, Encoder], list[str]]:
+def encoders(store: FeatureStore, weights: Sequence[Path] = ()) -> tuple[dict[str, Encoder], list[str]]:
     """Encoders by key, and one sentence for each key that cannot be made again here.
 
     Args:
-        weights: what to load where the key does not itself say `random:SEED`: `pretrained` or a path.
+        weights: checkpoints; a key takes the one whose hash it has, or the published one, or the seed that it names.
+    Raises:
+        FileNotFoundError: a checkpoint is not there.
     """
-    loaded, problems = {}, []
+    files = {f"sha256:{sha256_of(path)}": path for path in weights}
+    used = {store.spec(key).weights for key in store}
+    loaded = {}
+    problems = [
+        f"--weights {path}: no feature was made with this file" for hash_, path in files.items() if hash_ not in used
+    ]
     for key in store:
         spec = store.spec(key)
+        choice = spec.weights if spec.random_weights else str(files.get(spec.weights, "pretrained"))
         try:
-            choice = spec.weights if spec.random_weights else weights
             encoder = load(spec.name, choice, precision=spec.precision)
-        except (ValueError, ImportError, StoreError) as error:
-            problems.append(f"{key}: cannot be made again ({error})")
+        except (ValueError, ImportError, WeightsError) as error:
+            wanted = "" if spec.random_weights else f"; it was made with {spec.weights}, give that file with --weights"
+            problems.append(f"{key}: cannot be made again ({error}){wanted if choice == 'pretrained' else ''}")
             continue
         if encoder.spec.key == key:
             loaded[key] = encoder
+        elif encoder.spec.weights != spec.weights:
+            problems.append(
+                f"{key}: made with {spec.weights}, the published weights are {encoder.spec.weights}; "
+                "give the file with --weights"
+            )
         else:
             problems.append(f"{key}: this version makes {encoder.spec.key} instead; see `release diff` for the fields")
     return loaded, problems

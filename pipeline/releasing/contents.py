@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.checks import damages
 from pipeline.folder import copy
-from pipeline.layout import metadata_files, shard_files
+from pipeline.layout import metadata_files
 from pipeline.run import sha256_of
 from pipeline.store import FeatureStore, StoreError
 
@@ -35,8 +35,8 @@ def copy_store(store: FeatureStore, target: Path, hard_links: bool = False) -> N
     for key in store:
         names = metadata_files(store.path, key)
         for block, _ in store.blocks(key):
-            if store.commit_path(key, block).exists():
-                names += shard_files(key, block, len(store.spec(key).shape)).values()
+            if store.is_done(key, block):
+                names += store.commit(key, block)["files"]
                 names.append(store.commit_path(key, block).relative_to(store.path).as_posix())
         for name in sorted(names):
             copy(store.path / name, target / name, hard_links)
@@ -45,11 +45,17 @@ def copy_store(store: FeatureStore, target: Path, hard_links: bool = False) -> N
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """A file or folder of records, without temporary files and links."""
+    """A file or folder of records, without temporary files and links.
+
+    Raises:
+        FileNotFoundError: there is nothing to copy.
+    """
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-    for path in files:
-        if not path.name.endswith(".partial") and not path.is_symlink():
-            copy(path, target / (path.name if source.is_file() else path.relative_to(source)))
+    wanted = [path for path in files if not path.name.endswith(".partial") and not path.is_symlink()]
+    if not wanted:
+        raise FileNotFoundError(f"{source}: {'holds no file' if source.is_dir() else 'no such file or folder'}")
+    for path in wanted:
+        copy(path, target / (path.name if source.is_file() else path.relative_to(source)))
 
 
 def hashes(folder: Path) -> dict[str, str]:

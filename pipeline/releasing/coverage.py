@@ -47,7 +47,10 @@ def licences(manifest: Manifest, specs: dict[str, FeatureSpec]) -> dict[str, Any
 
 
 def _of_encoder(spec: FeatureSpec) -> dict[str, str]:
-    """Of the checkpoint that the recipe names; random weights and weights of the user's own have no known licence."""
+    """Of the checkpoint that the recipe names; random weights and weights of the user's own have no known licence.
+
+    Where the publisher states no hash, nothing tells its file from another.
+    """
     from extractors.recipes import recipe
 
     try:
@@ -56,7 +59,9 @@ def _of_encoder(spec: FeatureSpec) -> dict[str, str]:
         record = None
     if record is None:
         return {"code": UNKNOWN, "weights": UNKNOWN, "weights_page": UNKNOWN}
-    published = not record.sha256 or spec.weights.removeprefix("sha256:").startswith(record.sha256[:8].lower())
-    if spec.random_weights or not published:
-        return {"code": record.licence_code, "weights": UNKNOWN, "weights_page": UNKNOWN}
-    return {"code": record.licence_code, "weights": record.licence_weights, "weights_page": record.page}
+    stated = {"code": record.licence_code, "weights": record.licence_weights, "weights_page": record.page}
+    if not record.sha256 and not spec.random_weights:
+        return stated | {"weights": f"{record.licence_weights} if they are the publisher's, who states no hash"}
+    if spec.random_weights or not spec.weights.removeprefix("sha256:").startswith(record.sha256[:8].lower()):
+        return stated | {"weights": UNKNOWN, "weights_page": UNKNOWN}
+    return stated

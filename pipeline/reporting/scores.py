@@ -25,9 +25,10 @@ _ORDER = ("accuracy", *(f"{level} {column}" for level in ("segment", "event") fo
 
 @dataclass
 class Group:
-    """The trainings of one model in one setting with the same features; the runs differ by seed.
+    """The trainings of one model in one setting with the same features, labels and recipe; the runs differ by seed.
 
     Args:
+        variant: the name that a configuration gives to a training, to tell it from others of the same model.
         features: stream -> feature key.
         scores: column -> one value per run.
         facts: what else the table says: parameters, seconds per epoch, clips, published number.
@@ -38,6 +39,7 @@ class Group:
     model: str
     setting: str
     features: dict[str, str]
+    variant: str = ""
     seeds: list[str] = field(default_factory=list)
     scores: dict[str, list[float]] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
@@ -46,7 +48,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        return " ".join(part for part in (self.model, self.setting) if part)
+        return " ".join(part for part in (self.model, self.setting, self.variant) if part)
 
     def cell(self, column: str) -> str:
         return spread(self.scores.get(column, []))
@@ -172,11 +174,16 @@ def _add(
         if headline in optimistic:
             values[f"{headline}, best test epoch"] = optimistic[headline]
         table.columns = sorted({*table.columns, *values}, key=_rank)
-        key = (task, split, model, setting, tuple(sorted(features.items())))
+        seed = str(entry.get("seed", "?"))
+        same = tuple(sorted(features.items())), content.get("experiment") or repr(content.get("labels"))
+        key = (task, split, model, setting, *same)
         if key not in groups:
-            groups[key] = Group(model, setting, features)
+            groups[key] = Group(model, setting, features, _variant(name, model, setting, seed))
             table.groups.append(groups[key])
-        group, seed = groups[key], str(entry.get("seed", "?"))
+        group = groups[key]
+        if seed in group.seeds:
+            table.notes.append(f"{name}: seed {seed} of {group.name} is in the table already and was left out.")
+            continue
         group.random = group.random or any(_is_random(item) for item in (content.get("features") or {}).values())
         group.seeds.append(seed)
         for column, value in values.items():
@@ -187,6 +194,12 @@ def _add(
         _add_references(name, (content.get("references") or {}).get(split) or {}, table)
     if not used:
         raise ValueError("it holds no scores")
+
+
+def _variant(name: str, model: str, setting: str, seed: str) -> str:
+    """What a score file is called beside model, setting and seed: `tuned` of `avel-supervised-tuned-0.json`."""
+    stem, beginning, end = Path(name).stem, f"{model}-{setting}-", f"-{seed}"
+    return stem[len(beginning) : -len(end)] if stem.startswith(beginning) and stem.endswith(end) else ""
 
 
 def _add_references(name: str, references: dict[str, Any], table: ScoreTable) -> None:

@@ -84,3 +84,15 @@ def test_changed_fields_names_nested_fields():
         "g.y: 2 -> None",
         "n: None -> 0",
     ]
+
+
+def test_features_and_clips_without_counterpart_are_told_and_are_not_identical(tmp_path, capsys):
+    more = factory.spec("cnn14")
+    one = write(tmp_path / "a", AUDIO)
+    factory.store(tmp_path / "a", DEMO, [more], job_clips=factory.FeatureStore.open(one).facts["job_clips"])
+    two = write(tmp_path / "b", AUDIO, absent={5})
+    assert main([one, two, "--at-least", "0.9", "--out", str(tmp_path / "c.json")]) == 3
+    assert f"{more.key:40} in A only" in capsys.readouterr().out
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["not_compared"] == {"A": [more.key], "B": []}
+    assert found["features"][0]["identical"] is False

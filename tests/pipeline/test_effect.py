@@ -1,5 +1,6 @@
 """What fine-tuning changed: pairing of seeds, verdicts, the probe, and what is missing."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -144,3 +145,34 @@ def test_the_command_writes_what_the_report_shows(place, capsys):
     with pytest.raises(SystemExit):
         effect.main([*flags, f"{folder}/e.json", "--tuning", f"{folder}/other.json"])
     assert "no clip-tiny made with sha256:dddd" in capsys.readouterr().err
+
+
+def test_several_tunings_seen_by_one_training_seed_are_not_mixed_up():
+    tuned = {"new0": 0, "new1": 1, "new2": 2}
+    one = [score("old", 0, 80.0), *(score(key, 0, value) for key, value in zip(tuned, (70.0, 71.0, 90.0), strict=True))]
+    (row,) = model_rows(effects([receipt(Manifest("demo", (), ()), 0)])[0], "old", tuned, one)
+    assert (row.before, row.after) == ({0: 80.0, 1: 80.0, 2: 80.0}, {0: 70.0, 1: 71.0, 2: 90.0})
+    assert row.verdict == "no difference established"
+    several = [score(key, seed, 60.0 + seed) for key in ("old", *tuned) for seed in range(3)]
+    (row,) = model_rows(effects([receipt(Manifest("demo", (), ()), 0)])[0], "old", tuned, several)
+    assert row.before == row.after == {0: 61.0, 1: 61.0, 2: 61.0}
+
+
+def test_without_audio_visual_events_there_is_no_probe(place, capsys):
+    folder, manifest, store, specs = place
+    silent = [dataclasses.replace(clip, events=()) for clip in manifest.clips]
+    weak = dataclasses.replace(manifest, clips=tuple(silent))
+    weak.save(folder / "weak.parquet")
+    made = FeatureStore.create(folder / "weak", weak, specs)
+    for entry in specs:
+        for block, span in made.blocks(entry.key):
+            writer = made.writer(entry.key, block)
+            for row in span:
+                writer.put(row, store.read(weak.ids[row], entry.key), entry.grid.segments(10.0))
+            writer.commit()
+    (folder / "weak.json").write_text(json.dumps(receipt(weak, 0)))
+    options = ["--manifest", "weak.parquet", "--store", "weak", "--tuning", "weak.json", "--out", "effect.json"]
+    assert effect.main([part if part.startswith("--") else str(folder / part) for part in options]) == 0
+    (entry,) = json.loads((folder / "effect.json").read_text())["effects"]
+    assert not any("probe" in row["measure"] for row in entry["rows"])
+    assert "no linear probe" in capsys.readouterr().err

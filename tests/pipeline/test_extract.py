@@ -1,5 +1,6 @@
 """The extract command on odd media: every clip ends as rows or as one reason, and a kill changes no byte."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -14,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pipeline.extraction
 import pipeline.workers
 from extractors import base
 from extractors.vggish import VGGish
+from pipeline.datasets import folder
 from pipeline.extract import main
 from pipeline.manifest import Clip, Manifest
 from pipeline.store import FeatureStore
@@ -307,3 +310,78 @@ def test_wrong_use_is_explained(odd, capsys, more, says):
         main([*flags(odd, "other"), *more])
     assert caught.value.code == 1
     assert says in capsys.readouterr().err
+
+
+def outcomes(folder: Path) -> dict[str, str]:
+    store = FeatureStore.open(folder / "store")
+    return store.outcomes(store.key("vggish"))
+
+
+def test_rows_of_a_clip_whose_file_is_gone_stay(tmp_path, monkeypatch, capsys):
+    """When files are added, and when the code has changed: media may be deleted once the features are made."""
+    media = tmp_path / "media"
+    media.mkdir()
+    clips = [Clip(name, name, duration_s=2.0) for name in "abc"]
+    for name in "ab":
+        make.numbered(media / f"{name}.mp4")
+    save(tmp_path, clips[:2])
+    assert main(flags(tmp_path)) == 0
+    (media / "a.mp4").unlink()
+    make.numbered(media / "c.mp4")
+    save(tmp_path, clips)
+    assert main(flags(tmp_path)) == 0
+    assert outcomes(tmp_path) == {"a": "ok", "b": "ok", "c": "ok"}
+    before = tree(tmp_path / "store")
+    monkeypatch.setattr(pipeline.extraction, "code_digest", lambda names: "other code")
+    assert main(flags(tmp_path)) == 0
+    assert tree(tmp_path / "store") == before
+    assert "stay as they were made: the media of clip a, which has rows, are gone" in capsys.readouterr().err
+    make.numbered(media / "a.mp4")
+    assert main(flags(tmp_path)) == 0
+    assert outcomes(tmp_path) == {"a": "ok", "b": "ok", "c": "ok"}
+    assert tree(tmp_path / "store") != before
+    assert FeatureStore.open(tmp_path / "store").verify() == []
+
+
+def test_rows_made_with_another_tail_are_made_again(tmp_path, capsys):
+    (tmp_path / "media").mkdir()
+    make.numbered(tmp_path / "media" / "a.mp4")
+    save(tmp_path, [Clip("a", "a", duration_s=4.0)])
+    assert main(flags(tmp_path)) == 0
+    assert outcomes(tmp_path) == {"a": "ok"}
+    assert main(flags(tmp_path, "store", "--tail", "drop")) == 0
+    assert "made with --tail pad" in capsys.readouterr().err
+    assert outcomes(tmp_path) == {"a": "too-short"}
+    assert main(flags(tmp_path, "store", "--tail", "drop")) == 0
+    assert "again" not in capsys.readouterr().err
+
+
+def test_redo_leaves_clips_with_other_outcomes_alone(tmp_path):
+    media = tmp_path / "media"
+    media.mkdir()
+    make.zero_byte(media / "a.mp4")
+    save(tmp_path, [Clip(name, name, duration_s=2.0) for name in "ab"])
+    assert main(flags(tmp_path)) == 0
+    make.numbered(media / "a.mp4")
+    make.numbered(media / "b.mp4")
+    assert main(flags(tmp_path, "store", "--redo", "absent")) == 0
+    assert outcomes(tmp_path) == {"a": "not-media", "b": "ok"}
+    store = FeatureStore.open(tmp_path / "store")
+    assert list(store.reasons(store.key("vggish"))) == ["a"]
+    assert store.verify() == []
+
+
+def test_a_recording_that_states_no_length_gets_all_its_rows(tmp_path):
+    media = tmp_path / "media"
+    media.mkdir()
+    make.live_recording(media / "rec.webm", duration_s=6.0)
+    found = folder.read(media)
+    assert found.clips[0].duration_s == pytest.approx(6.0, abs=0.2)
+    found.save(tmp_path / "manifest.parquet")
+    assert main(flags(tmp_path)) == 0
+    store = FeatureStore.open(tmp_path / "store")
+    assert len(store.read("rec", store.key("vggish"))) == 6
+    save(tmp_path, [dataclasses.replace(found.clips[0], duration_s=None)])
+    assert main(flags(tmp_path, "unknown")) == 0
+    store = FeatureStore.open(tmp_path / "unknown")
+    assert store.outcomes(store.key("vggish")) == {"rec": "wrong-length"}

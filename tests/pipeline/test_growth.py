@@ -100,3 +100,22 @@ def test_a_store_of_before_this_was_recorded_is_refused(tmp_path, whole):
     path.write_text(json.dumps(content))
     with pytest.raises(StoreError, match="cannot be compared"):
         FeatureStore.create(tmp_path / "store", whole, SPECS, job_clips=4)
+
+
+def test_what_the_last_block_holds_stays_readable_while_the_new_clips_wait(tmp_path, whole):
+    """Whichever features are made next: media of older clips may be gone, and other keys may not be asked for."""
+    factory.store(tmp_path / "s", first(whole, 6), SPECS, absent={5}, job_clips=4)
+    grown = FeatureStore.create(tmp_path / "s", whole, SPECS[:1], job_clips=4)
+    for spec in SPECS:
+        np.testing.assert_array_equal(grown.read(whole.ids[4], spec.key), factory.rows_of(spec, 4, 10))
+        states = list(grown.outcomes(spec.key).values())
+        assert states == ["ok"] * 5 + ["absent"] + ["pending"] * 4
+        assert grown.reasons(spec.key) == {whole.ids[5]: f"no file for {whole.ids[5]}"}
+    assert grown.verify() == []
+    again = FeatureStore.create(tmp_path / "s", dataclasses.replace(whole), SPECS, job_clips=4)
+    assert again.verify() == []
+    path = grown.path / SPECS[0].key / "values/c/1/0/0"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert any("block 1" in line for line in grown.verify())
+    grown.forget(SPECS[0].key, 1)
+    assert grown.outcomes(SPECS[0].key)[whole.ids[4]] == "pending"

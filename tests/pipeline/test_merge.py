@@ -71,3 +71,11 @@ def test_stores_of_other_manifests_and_job_sizes_are_refused(folder, capsys):
         with pytest.raises(SystemExit):
             merge(folder, "a", other)
         assert message in capsys.readouterr().err
+
+
+def test_a_block_without_any_rows_is_taken_like_others(folder):
+    part(folder, "a", range(0, 8), absent={4, 5, 6, 7})
+    part(folder, "b", range(8, 10))
+    assert merge(folder, "a", "b") == 0
+    whole = factory.store(folder / "whole", DEMO, [AUDIO], absent={4, 5, 6, 7}, job_clips=4)
+    assert tree(folder / "all") == tree(whole.path)

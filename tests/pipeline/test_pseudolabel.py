@@ -154,6 +154,18 @@ def test_labels_follow_features_that_were_made_anew(folder):
     assert all(again[key] > commits[key] for key in keys["visual"])
 
 
+def test_cosines_of_lsld_are_no_scores_of_valor(folder):
+    """In one folder, with the same captions: the second rule needs the teachers' logit scale."""
+    thresholds = ("--accept-thresholds",)
+    assert run(folder, "--rule", "lsld2023", teachers=("clap-tiny",)) == 0
+    assert run(folder, *thresholds) == 0
+    assert run(folder, *thresholds, out="alone") == 0
+    shared, alone = FeatureStore.open(folder / "labels"), FeatureStore.open(folder / "alone")
+    assert set(alone.keys()) < set(shared.keys())
+    for key in alone:
+        np.testing.assert_array_equal(shared.read("clip-01", key), alone.read("clip-01", key))
+
+
 def test_lsld_keeps_the_labels_of_the_best_caption(folder):
     lines = [f"{name}\t{name}\t\tThis is a sound of {name}\t\tours\t\n" for name in CLASSES]
     (folder / "prompts.tsv").write_text(HEADER + "".join(lines))

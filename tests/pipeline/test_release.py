@@ -7,11 +7,14 @@ import mlcroissant
 import numpy as np
 import pytest
 import soundfile
+from safetensors.torch import save_file
 
 from extractors.base import load
+from pipeline.extract import main as extract
 from pipeline.manifest import Clip, Manifest
 from pipeline.release import main
 from pipeline.store import FeatureStore
+from tests import media_factory as make
 from tests.pipeline import store_factory as factory
 
 DEMO = factory.manifest(10)
@@ -213,3 +216,50 @@ def test_verify_makes_random_clips_again_from_media(tmp_path, capsys):
     assert "absent" in printed
     assert "wrong  tone-1" in printed
     assert load("vggish", "random:0").spec.key in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("demo", True), ("clips", 11), ("manifest", "0" * 64), ("licences", {}), ("dataset", "llp"), ("store", {})],
+)
+def test_verify_holds_the_record_against_the_files(inputs, capsys, name, value):
+    build(inputs)
+    (inputs / "R" / "release.json").write_text(json.dumps(record(inputs) | {name: value}))
+    assert main(["verify", str(inputs / "R")]) == 1
+    assert f"release.json: {name} is " in capsys.readouterr().out
+
+
+def test_a_path_that_holds_nothing_is_not_left_out_in_silence(inputs, capsys):
+    (inputs / "empty").mkdir()
+    for path in ("nowhere", "empty"):
+        with pytest.raises(SystemExit):
+            build(inputs, "R", "--labels", inputs / path)
+        assert path in capsys.readouterr().err
+        assert not (inputs / "R").exists()
+
+
+def test_features_of_several_own_checkpoints_are_made_again_with_each(tmp_path, capsys):
+    """Two teachers of one's own and a published encoder without a file at hand."""
+    (tmp_path / "media").mkdir()
+    make.numbered(tmp_path / "media" / "a.mp4")
+    Manifest("folder", (Clip("a", "a", None, 2.0, "test"),)).save(tmp_path / "M.parquet")
+    files = {}
+    for name in ("clip-tiny", "clap-tiny"):
+        encoder = load(name, "random:3")
+        files[name] = tmp_path / f"{name}.safetensors"
+        save_file({key: value.contiguous() for key, value in encoder.network.state_dict().items()}, files[name])
+    options = ["--manifest", "M.parquet", "--media", "media", "--store", "S"]
+    weights = [f"--weights={name}={path}" for name, path in files.items()]
+    options = [part if part.startswith("--") else str(tmp_path / part) for part in options]
+    assert extract([*options, "--encoders", ",".join(files), "--workers", "0", *weights]) == 0
+    assert build(tmp_path) == 0
+    verify = ["verify", str(tmp_path / "R"), "--media", str(tmp_path / "media")]
+    given = [part for path in files.values() for part in ("--weights", str(path))]
+    assert main([*verify, *given]) == 0
+    assert capsys.readouterr().out.count("largest difference 0") == 2
+    assert main([*verify, *given[:2]]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("again  a") == 1
+    assert "give that file with --weights" in printed
+    assert main([*verify, *given, "--weights", str(tmp_path / "M.parquet")]) == 1
+    assert "no feature was made with this file" in capsys.readouterr().out

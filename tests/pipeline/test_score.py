@@ -88,3 +88,35 @@ def test_other_files_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path, str(tmp_path / "absent.npz"))
     assert "pipeline.train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"labels": {"audio": "other"}}, "labels is"),
+        ({"precision": "bf16"}, "precision is"),
+        ({"recipe": {"published": {"accuracy": 79.3}, "epochs": 9}}, "other settings than the first file: epochs"),
+    ],
+)
+def test_only_repeats_of_one_experiment_are_summarised(tmp_path, capsys, changed, says):
+    made = manifest(tmp_path)
+    files = [
+        predictions(tmp_path, made),
+        predictions(tmp_path, made, seed=1, name="q.npz", **changed),
+    ]
+    with pytest.raises(SystemExit):
+        run(tmp_path, *files)
+    assert says in capsys.readouterr().err
+
+
+def test_the_experiment_is_the_same_for_other_seeds_only(tmp_path):
+    made = manifest(tmp_path)
+
+    def experiment(**facts):
+        return score.experiment(Predictions.load(predictions(tmp_path, made, **facts)).facts)
+
+    settings = {"epochs": 9, "seed": 0, "published": {}, "features": {"visual": "a"}}
+    first = experiment(recipe=settings)
+    assert experiment(recipe=settings | {"seed": 7, "features": {"visual": "b"}}, seed=7) == first
+    assert experiment(recipe=settings | {"epochs": 8}) != first
+    assert experiment(recipe=settings, labels={"audio": "k"}) != first

@@ -37,8 +37,10 @@ def run(store, out, *more):
 @pytest.mark.parametrize("at_once", [1, 1 << 22])
 def test_moments_and_histogram_are_numpys(store, made, tmp_path, monkeypatch, at_once):
     monkeypatch.setattr(moments, "VALUES_AT_ONCE", at_once)
+    half = factory.spec("cnn14", shape=(6,), dtype="float16")
+    factory.store(store.path, made, [half], ABSENT, job_clips=4)
     facts = run(store, tmp_path / "out")
-    for spec in (AUDIO, MAP):
+    for spec in (AUDIO, MAP, half):
         rows = np.concatenate(all_rows(made, spec))
         found = np.load(tmp_path / "out" / f"{spec.key}.npz")
         np.testing.assert_allclose(found["mean"], rows.mean(axis=0), rtol=1e-12)

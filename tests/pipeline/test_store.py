@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from extractors.spec import FeatureSpec, FrameSampler, Grid
+from pipeline import blocks
 from pipeline.layout import plan
 from pipeline.manifest import Clip, Manifest
 from pipeline.store import FeatureStore, NoRows, StoreError
@@ -341,3 +342,55 @@ def test_rows_of_nothing_but_zeros_are_rows(tmp_path):
         writer.commit()
         np.testing.assert_array_equal(FeatureStore.open(tmp_path / dtype).read("b", spec.key), np.zeros((2, 4)))
         assert store.verify() == []
+
+
+def test_a_block_in_which_no_clip_has_rows_is_sound(tmp_path):
+    made = factory.manifest(10)
+    wide = factory.spec("vgg19", (2, 2, 3), modality="visual")
+    counted = factory.spec("labels", dtype="uint8")
+    store = factory.store(tmp_path / "s", made, [wide, counted], absent={4, 5, 6, 7}, job_clips=4)
+    assert not (store.path / wide.key / "values/c/1").exists()
+    assert store.verify() == []
+    assert store.missing(wide.key) == []
+    (store.path / wide.key / "values/c/0/0/0/0/0").unlink()
+    assert [line for line in store.verify() if "block 0" in line]
+
+
+def test_rows_that_lie_there_for_nobody_are_removed_with_the_commit(tmp_path):
+    made, spec = factory.manifest(4), factory.spec()
+    store = factory.store(tmp_path / "s", made, [spec], job_clips=4)
+    values = store.path / spec.key / "values/c/0/0/0"
+    assert values.exists()
+    writer = store.writer(spec.key, 0)
+    for row in range(4):
+        writer.fail(row, "removed", "gone")
+    writer.commit()
+    assert not values.exists()
+    assert store.verify() == []
+
+
+def test_without_locks_two_writers_of_a_block_leave_the_later_ones_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "_lock", lambda handle: None)
+    made, spec = factory.manifest(4), factory.spec()
+    store = FeatureStore.create(tmp_path / "s", made, [spec], job_clips=4)
+    first, second = store.writer(spec.key, 0), store.writer(spec.key, 0)
+    for value, writer in enumerate((first, second), start=1):
+        for row in range(4):
+            writer.put(row, np.full((10, 4), value, "float32"), spec.grid.segments(10.0))
+    assert first.commit() == {"ok": 4}
+    assert second.commit() == {"ok": 4}
+    np.testing.assert_array_equal(FeatureStore.open(store.path).read(made.ids[2], spec.key), 2.0)
+    assert store.verify() == []
+
+
+def test_a_block_that_is_written_again_keeps_what_was_said_of_its_other_clips(tmp_path):
+    made, spec = factory.manifest(4), factory.spec()
+    store = factory.store(tmp_path / "s", made, [spec], absent={1, 2}, job_clips=4)
+    writer = store.writer(spec.key, 0)
+    writer.keep({2})
+    writer.put(2, factory.rows_of(spec, 2, 10), spec.grid.segments(10.0))
+    writer.commit()
+    assert store.outcomes(spec.key)[made.ids[1]] == "absent"
+    assert store.reasons(spec.key) == {made.ids[1]: f"no file for {made.ids[1]}"}
+    np.testing.assert_array_equal(store.read(made.ids[0], spec.key), factory.rows_of(spec, 0, 10))
+    assert store.verify() == []

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from pipeline.blocks import held
 from pipeline.store import FeatureStore
 from pipeline.verify import main
 from tests.pipeline import store_factory as factory
@@ -81,3 +82,29 @@ def test_no_store_is_one_message(tmp_path, capsys):
         main(["--store", str(tmp_path / "nothing")])
     assert caught.value.code == 1
     assert "not a feature store" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["ids gone", "ids flipped", "key gone"])
+def test_lost_ids_and_lost_keys_are_no_sound_store(tmp_path, capsys, what):
+    store = factory.store(tmp_path / "S", DEMO, [AUDIO], job_clips=4)
+    path = store.path / AUDIO.key / ("zarr.json" if what == "key gone" else "clip/c/0")
+    if what == "ids flipped":
+        factory.flip(path)
+    else:
+        path.unlink()
+    assert main(["--store", str(store.path)]) == 1
+    assert {"key gone": "zarr.json is missing"}.get(what, "clip ids are damaged") in capsys.readouterr().out
+
+
+def test_what_a_living_writer_has_made_is_neither_named_nor_swept(store):
+    writer = store.writer(AUDIO.key, 1)
+    record = store.commit_path(AUDIO.key, 1)
+    staged = record.with_name(f"{record.name}.77.partial")
+    staged.write_text("{}")
+    with held(store.path, "new.key") as planned:
+        assert store.sweep() == 0
+        assert staged.exists()
+        assert planned.exists()
+    writer.abandon()
+    assert store.sweep() == 1
+    assert not staged.exists()

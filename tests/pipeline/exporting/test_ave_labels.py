@@ -1,5 +1,6 @@
 """The labels and orders of all of AVE against the published files."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -9,6 +10,9 @@ import pytest
 
 from pipeline.datasets import ave
 from pipeline.datasets.description import load as describe
+from pipeline.exporting.ave_labels import write_orders
+from pipeline.exporting.request import Export
+from pipeline.prepare import _keep_splits
 from tests.pipeline import store_factory as factory
 from tests.pipeline.export_factory import export, h5
 from tests.real_data import FOLDER as DATA
@@ -75,3 +79,22 @@ def test_both_rows_of_a_repeated_ave_video_hold_their_own_annotation(all_of_ave)
     placed = np.concatenate([h5(all_of_ave / f"{split}_order.h5", "order") for split in ("train", "val", "test")])
     assert np.isin(repeated, placed).all()
     assert len(np.unique(placed)) == len(placed) == 4143
+
+
+def test_a_subset_keeps_the_published_order_of_its_own_rows(published_ave):
+    """Row numbers of the whole list would name other clips of a manifest with the test clips alone."""
+    subset = _keep_splits(published_ave, ["test"])
+    expected = [published_ave.ids[row] for row in published_ave.facts["orders"]["test"]]
+    assert [subset.ids[row] for row in subset.facts["orders"]["test"]] == expected
+    assert subset.facts["orders"]["train"] == []
+    assert subset.facts["rows_of_repeated_videos"] == len(subset) - len({clip.source_id for clip in subset.clips})
+    assert set(subset.facts["zero_length_events"]) <= set(subset.ids)
+
+
+def test_orders_of_another_manifest_are_not_written(tmp_path, published_ave):
+    stale = dataclasses.replace(
+        _keep_splits(published_ave, ["test"]), facts=published_ave.facts
+    )  # as earlier versions left them
+    write_orders(tmp_path, stale, list(range(len(stale))), Export())
+    assert h5(tmp_path / "test_order.h5", "order").tolist() == list(range(402))
+    assert len(h5(tmp_path / "train_order.h5", "order")) == 0

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from extractors.base import NoAudio
 from pipeline.export import main
 from pipeline.manifest import Clip, Event, Manifest
+from pipeline.media import Media
+from tests import media_factory as make
 from tests.pipeline.export_factory import h5
 from tests.real_data import FOLDER as DATA
+
+BELL = Event("Bell", "both", 2, 5)
 
 
 def test_dgsct_writes_ten_frames_and_ten_seconds_for_every_video(tmp_path, capsys):
@@ -45,3 +50,42 @@ def test_dgsct_writes_ten_frames_and_ten_seconds_for_every_video(tmp_path, capsy
     assert main([str(option) for option in [*options, "--out", tmp_path / "less", "--missing", "renumber"]]) == 0
     assert not (tmp_path / "less/data/AVE/wave/absentvideo.npy").exists()
     assert len(h5(tmp_path / "less/data/AVE/labels.h5")) == 2
+
+
+def _export(folder, manifest, *more):
+    manifest.save(folder / "M.parquet")
+    (folder / "media").mkdir(exist_ok=True)
+    options = ["--manifest", folder / "M.parquet", "--media", folder / "media", "--format", "dgsct", *more]
+    return main([str(option) for option in [*options, "--out", folder / "out"]])
+
+
+def test_a_sound_that_does_not_decode_is_a_reason_and_not_the_end(tmp_path, monkeypatch):
+    def nothing(self, *more):
+        raise NoAudio("no sample of the audio stream decodes")
+
+    monkeypatch.setattr(Media, "audio", nothing)
+    (tmp_path / "media").mkdir()
+    make.numbered(tmp_path / "media" / "a.mp4")
+    assert _export(tmp_path, Manifest("ave", (Clip("a", "a", None, 2.0, "train", ("Bell",), (BELL,)),), ("Bell",))) == 0
+    (entry,) = json.loads((tmp_path / "out" / "missing.json").read_text())["rows"]
+    assert (entry["feature"], entry["outcome"]) == ("wave", "no-audio")
+    assert len(list((tmp_path / "out/data/AVE/frames/a").iterdir())) == 10
+
+
+def test_clips_with_labels_and_no_events_are_llps_and_not_aves(tmp_path):
+    clips = tuple(Clip(f"c{i}", f"c{i}", None, 10.0, "train", ("Bell", "Dog")) for i in range(2))
+    assert _export(tmp_path, Manifest("llp", clips, ("Bell", "Dog"))) == 0
+    assert not (tmp_path / "out/data/AVE").exists()
+    assert (tmp_path / "out/data/AVVP/LLP_dataset/wave/c0.npy").exists()
+
+
+def test_clips_without_labels_are_refused_in_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        _export(tmp_path, Manifest("folder", (Clip("a", "a", None, 10.0),)))
+    assert "1 have no label, the first is a" in capsys.readouterr().err
+
+
+def test_nothing_but_absent_clips_is_an_export_of_no_rows(tmp_path):
+    made = Manifest("ave", (Clip("a", "a", None, 10.0, "train", ("Bell",), (BELL,)),), ("Bell",))
+    assert _export(tmp_path, made, "--missing", "renumber") == 0
+    assert len(h5(tmp_path / "out/data/AVE/labels.h5")) == 0

@@ -26,3 +26,14 @@ def test_webdataset_round_trips_and_is_deterministic(made):
         assert ("vggish_ave2018.npy" in sample) == (row != 3)
         values = np.load(io.BytesIO(sample["vgg19_ave2018.npy"]))
         np.testing.assert_array_equal(values, factory.rows_of(VISUAL, row, 10))
+
+
+def test_features_that_share_a_name_are_all_exported(tmp_path):
+    specs = [factory.spec(weights=weights) for weights in ("random:0", "random:1")]
+    DEMO.save(tmp_path / "M.parquet")
+    factory.store(tmp_path / "S", DEMO, specs)
+    assert export(tmp_path, "webdataset") == 0
+    sample = next(iter(webdataset.WebDataset(str(tmp_path / "out" / "val-000000.tar"), shardshuffle=False)))
+    for spec in specs:
+        values = np.load(io.BytesIO(sample[f"vggish_ave2018_{spec.key.rpartition('.')[2]}.npy"]))
+        np.testing.assert_array_equal(values, factory.rows_of(spec, int(sample["__key__"]), 10))

@@ -43,3 +43,27 @@ def test_avvp_scores_have_all_columns(tmp_path: Path) -> None:
     assert found.columns[:6] == ["segment A", "segment V", "segment AV", "segment Type", "segment Event", "event A"]
     assert found.groups[0].cell("event Event") == "35.0 ± 0.0"
     assert found.references["nothing"]["segment Type"] == 8.0
+
+
+def _avel(folder: Path, name: str, value: float, seed: int = 0, **facts: str) -> None:
+    test = {"test": {"main": value, "accuracy": value}}
+    content = {
+        "stage": "score", "model": "avel", "setting": "supervised", "task": "ave", "features": {}, "references": {},
+        "runs": [{"seed": seed, "scores": {"best-validation": test, "best-test": test}}],
+    }  # fmt: skip
+    write_json(folder / "scores" / f"{name}.json", content | facts)
+
+
+def test_trainings_with_other_labels_or_settings_are_rows_of_their_own(tmp_path: Path) -> None:
+    _avel(tmp_path, "avel-supervised-0", 40.0, experiment="one")
+    _avel(tmp_path, "avel-supervised-1", 50.0, seed=1, experiment="one")
+    _avel(tmp_path, "avel-supervised-long-0", 90.0, experiment="two")
+    _avel(tmp_path, "avel-supervised-again-0", 10.0, experiment="one")
+    (found,) = scores.score_tables(gather.open_run(tmp_path))
+    # Files are read in order of their names: what repeats a seed is left out, and said.
+    shown = {group.name: (group.seeds, group.scores["accuracy"]) for group in found.groups}
+    assert shown == {
+        "avel supervised": (["0", "1"], [40.0, 50.0]),
+        "avel supervised long": (["0"], [90.0]),
+    }
+    assert any("again-0" in note and "left out" in note for note in found.notes)
