@@ -52,7 +52,8 @@ def _fit(orders: dict[str, list[int]], manifest: Manifest) -> bool:
     """Whether the row numbers are of this manifest, and not of one that it is a part of."""
     clips = manifest.clips
     return all(
-        row < len(clips) and clips[row].split == name.partition("_")[0]
+        row < len(clips) and clips[row].split == name
         for name, order in orders.items()
+        if not name.endswith("_match")
         for row in order
     )
