@@ -231,9 +231,16 @@ class BlockWriter:
             self._length[kept] = self.store.array(self.key, "length")[span][kept]
             self._outcome[kept] = self.store.array(self.key, "outcome")[span][kept]
 
-    def abandon(self) -> None:
-        """Give the block up; what was committed of it before stays as it is."""
-        self._scratch.release()
+    def keep_row(self, row: int, note: str) -> None:
+        """Take over the rows of one clip that were made in another way, and say so in a note.
+
+        The record then says of the whole block that it was made in that way, so that the next run tries again.
+        """
+        record, clip_id = self.store.commit(self.key, self.block), self.store.ids[row]
+        self.put(row, self.store.read(clip_id, self.key), self.store.times(clip_id, self.key))
+        self.note(row, note)
+        self._made_by = record.get("made_by", "")
+        self._facts = {name: record[name] for name in self._facts if name in record}
 
     def commit(self) -> dict[str, int]:
         """Write the four shard files, then the record that makes them count.  Returns counts by outcome.

@@ -167,7 +167,7 @@ def uncounted(store: FeatureStore, key: str) -> list[int]:
     return [
         block
         for block, _ in store.blocks(key)
-        if store.commit(key, block) is None
+        if not any(path.exists() for path in store.record_paths(key, block))
         and any((store.path / name).exists() for name in shard_files(key, block, axes).values())
     ]
 

@@ -45,10 +45,8 @@ class Extraction:
         self.writers: dict[tuple[str, int], BlockWriter] = {}
         self.open_rows: dict[tuple[str, int], set[int]] = {}
         self.committing: list[Future] = []
-        #: Clips that have rows in a block that is made again.
+        #: Clips that have rows in a block that is made again: they stay if their media are gone.
         self.earlier: dict[tuple[str, int], set[int]] = {}
-        #: Blocks that stay as they were after all.
-        self.left_alone: set[tuple[str, int]] = set()
 
     def tasks(self, rows: range, redo: set[str]) -> list[Task]:
         """One task per clip of `rows` that has no outcome yet, or one in `redo`, or rows made in another way."""
@@ -130,9 +128,8 @@ class Extraction:
 
         def put(key: str, done: Iterable[Rows]) -> None:
             for rows in done:
-                if self._block(key, rows.row) not in self.left_alone:
-                    self._writer(key, rows.row).put(rows.row, rows.values, rows.segments)
-                    self._close(key, rows.row)
+                self._writer(key, rows.row).put(rows.row, rows.values, rows.segments)
+                self._close(key, rows.row)
                 settle(key, rows.row)
 
         def fail(failure: Failure) -> None:
@@ -140,10 +137,11 @@ class Extraction:
             failed.add(row)
             batched[key].drop(row)
             if failure.outcome == "absent" and row in self.earlier.get(self._block(key, row), ()):
-                self._leave_alone(key, row)
-            if self._block(key, row) not in self.left_alone:
+                log(f"{key}: clip {self.clips[row].id} keeps the rows that it has: its media are gone")
+                self._writer(key, row).keep_row(row, "made by other code, or with another tail; the media are gone")
+            else:
                 self._writer(key, row).fail(row, failure.outcome, failure.message)
-                self._close(key, row)
+            self._close(key, row)
             settle(key, row)
 
         with ThreadPoolExecutor(1, thread_name_prefix="clave-writer") as self.background:
@@ -173,19 +171,6 @@ class Extraction:
             self.writers[block] = self.store.writer(*block, self.made_by[key], {"tail": self.tail})
             self.writers[block].keep(self.open_rows[block])
         return self.writers[block]
-
-    def _leave_alone(self, key: str, row: int) -> None:
-        """Keep the block as it was: a clip of it has rows that its media, now gone, could not give again."""
-        block = self._block(key, row)
-        if block not in self.left_alone:
-            span = self.store.block_span(*block)
-            log(
-                f"{key}: clips {span.start}..{span.stop - 1} stay as they were made: the media of clip "
-                f"{self.clips[row].id}, which has rows, are gone"
-            )
-            self.left_alone.add(block)
-            if (writer := self.writers.pop(block, None)) is not None:
-                writer.abandon()
 
     def _close(self, key: str, row: int) -> None:
         """Commit the row's block once nothing in it is open."""

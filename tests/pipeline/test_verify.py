@@ -105,6 +105,15 @@ def test_what_a_living_writer_has_made_is_neither_named_nor_swept(store):
         assert store.sweep() == 0
         assert staged.exists()
         assert planned.exists()
-    writer.abandon()
-    assert store.sweep() == 1
+    del writer  # as a process that ends: its folder stays, unlocked
+    assert store.sweep() == 2
     assert not staged.exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]"])
+def test_a_damaged_record_can_be_forgotten(store, capsys, content):
+    store.commit_path(AUDIO.key, 1).write_text(content)
+    assert main(["--store", str(store.path), "--forget"]) == 1
+    assert "damaged commit record" in capsys.readouterr().out
+    factory.fill(FeatureStore(store.path, "r+"), DEMO, AUDIO.key)
+    assert main(["--store", str(store.path), "--complete"]) == 0
