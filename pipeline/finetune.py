@@ -106,7 +106,6 @@ def _finetune(arguments: argparse.Namespace) -> int:
     if rank == 0:
         for name in ("checkpoint.pt", "best.pt", "curves.json") if arguments.restart else ():
             (arguments.out / name).unlink(missing_ok=True)
-        (arguments.out / "finetune.json").unlink(missing_ok=True)
     pair = _pair(encoder, train, recipe, arguments).to(device)
     tuning = Tuning(
         pair,
@@ -120,7 +119,9 @@ def _finetune(arguments: argparse.Namespace) -> int:
         rank,
         world,
     )
+    tuning.resume()  # what does not fit is refused while an earlier result still counts
     if rank == 0:
+        (arguments.out / "finetune.json").unlink(missing_ok=True)
         _announce(facts, sum(parameter.numel() for parameter in tuning.trained))
     progress = tuning.run(lambda line: _report(line, recipe.epochs))
     tuning.load_best()

@@ -108,18 +108,18 @@ def _train(arguments: argparse.Namespace) -> int:
     facts = _facts(arguments, manifest, recipe, seed, store, chosen, cls, pseudo)
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     extra = _background(arguments, recipe, chosen, len(manifest.classes))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.restart:
-        for name in ("train.json", "checkpoint.pt", "curves.json", *(f"{selection}.pt" for selection in SELECTIONS)):
-            (arguments.out / name).unlink(missing_ok=True)
-    (arguments.out / "train.json").unlink(missing_ok=True)
-
     device = use(arguments.device)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     network = _network(cls, recipe, manifest, chosen, pseudo).to(device)
     feeds = _feeds(arguments, chosen, labels, device, extra)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.restart:
+        for name in ("train.json", "checkpoint.pt", "curves.json", *(f"{selection}.pt" for selection in SELECTIONS)):
+            (arguments.out / name).unlink(missing_ok=True)
     training = Training(network, recipe, feeds, evaluation, arguments.out, seed, fingerprint, arguments.precision)
+    training.resume()  # what does not fit is refused while an earlier result still counts
+    (arguments.out / "train.json").unlink(missing_ok=True)
     _announce(recipe, chosen, seed, parameter_counts(network)["total"])
     progress = training.run(lambda line: _report(line, recipe.epochs))
     predictions = _predictions(training, manifest, chosen, splits[1:], facts)

@@ -278,3 +278,12 @@ def test_help_ends_in_an_example():
         [sys.executable, "-m", "pipeline.train", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert "--out demo/train/avel-supervised-0" in shown.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("more", [("--epochs", "3"), ("--restart", "--device", "cuda:99")])
+def test_a_refused_command_leaves_the_finished_training_finished(place, capsys, more):
+    run(place, "--epochs", "2")
+    before = {path.name: path.read_bytes() for path in (place / "out").iterdir()}
+    with pytest.raises(SystemExit):
+        run(place, *more)
+    assert {path.name: path.read_bytes() for path in (place / "out").iterdir()} == before
