@@ -40,6 +40,8 @@ def spread(
         scheduler: address of a running cluster; wins over `workers`.
         ahead: items under way per worker.
     """
+    if workers < 0:
+        raise ValueError(f"--workers {workers}: give a number of processes, or 0 for none")
     if not workers and not scheduler:
         for item in items:
             yield function(*item)

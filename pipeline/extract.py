@@ -254,6 +254,8 @@ def _extract(arguments: argparse.Namespace) -> int:
     if not arguments.media.is_dir():
         raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     workers = arguments.workers if arguments.workers is not None else default_workers()
+    if workers < 0 or arguments.job_clips < 1:
+        raise ValueError(f"--workers {workers} must be at least 0, --job-clips {arguments.job_clips} at least 1")
     if workers:
         forkserver.begin()
     from pipeline import device

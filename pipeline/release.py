@@ -143,6 +143,8 @@ def _demo_reasons(manifest: Manifest, specs: dict) -> list[str]:
 
 def _verify(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.release
+    if arguments.media and not arguments.media.is_dir():
+        raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     record = load_record(folder)
     problems = _hash_problems(folder, record)
     manifest = Manifest.load(folder / "manifest.parquet")
@@ -178,7 +180,7 @@ def _record_problems(folder: Path, record: dict[str, Any], manifest: Manifest, s
         "manifest": manifest.digest,
         "clips": len(manifest),
         "specs": {key: store.spec(key).to_dict() for key in store},
-        "licences": json.loads((folder / "licences.json").read_text(encoding="utf-8")),
+        "licences": _json(folder / "licences.json"),
         "store": contents.total_bytes(folder),
     }
     return [
@@ -186,6 +188,14 @@ def _record_problems(folder: Path, record: dict[str, Any], manifest: Manifest, s
         for name, value in found.items()
         if record.get(name) != value
     ]
+
+
+def _json(path: Path) -> Any:
+    """Content of a file of the release; None if it is not there or damaged, which its hash tells."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _short(value: Any) -> str:

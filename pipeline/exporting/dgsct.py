@@ -40,6 +40,8 @@ def write(request: Request) -> Export:
     """
     if request.media is None:
         raise StoreError("--format dgsct is made from the clips: pass --media DIR")
+    if not request.media.is_dir():
+        raise StoreError(f"--media {request.media}: no such folder")
     manifest = request.manifest
     if bare := [clip.id for clip in manifest.clips if not clip.labels]:
         raise StoreError(f"--format dgsct is for labelled clips; {len(bare)} have no label, the first is {bare[0]}")

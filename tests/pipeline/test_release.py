@@ -263,3 +263,13 @@ def test_features_of_several_own_checkpoints_are_made_again_with_each(tmp_path, 
     assert "give that file with --weights" in printed
     assert main([*verify, *given, "--weights", str(tmp_path / "M.parquet")]) == 1
     assert "no feature was made with this file" in capsys.readouterr().out
+
+
+def test_a_mistyped_folder_of_media_does_not_make_a_release_unsound(inputs, capsys):
+    build(inputs)
+    with pytest.raises(SystemExit):
+        main(["verify", str(inputs / "R"), "--media", str(inputs / "nowhere")])
+    assert "no such folder" in capsys.readouterr().err
+    (inputs / "R" / "licences.json").unlink()
+    assert main(["verify", str(inputs / "R")]) == 1
+    assert "licences.json: missing" in capsys.readouterr().out

@@ -89,3 +89,10 @@ def test_nothing_but_absent_clips_is_an_export_of_no_rows(tmp_path):
     made = Manifest("ave", (Clip("a", "a", None, 10.0, "train", ("Bell",), (BELL,)),), ("Bell",))
     assert _export(tmp_path, made, "--missing", "renumber") == 0
     assert len(h5(tmp_path / "out/data/AVE/labels.h5")) == 0
+
+
+def test_a_mistyped_folder_of_media_is_not_a_data_set_of_black_frames(tmp_path, capsys):
+    made = Manifest("ave", (Clip("a", "a", None, 10.0, "train", ("Bell",), (BELL,)),), ("Bell",))
+    with pytest.raises(SystemExit):
+        _export(tmp_path, made, "--media", tmp_path / "nowhere")
+    assert "no such folder" in capsys.readouterr().err
