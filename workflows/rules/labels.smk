@@ -81,10 +81,10 @@ rule finetune:
         f"{RUN}/{{dataset}}/logs/finetune/{{name}}-{{seed}}.log",
     benchmark:
         f"{RUN}/{{dataset}}/benchmarks/finetune/{{name}}-{{seed}}.tsv"
-    conda:
-        "../../environment.yml"
     # An extraction, trainings and scores wait for it, while other trainings can run beside it.
     priority: 1
+    conda:
+        "../../environment.yml"
     threads: lambda w: 1 if w.dataset == "demo" else 2
     resources:
         mem_mb=memory("train"),
