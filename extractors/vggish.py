@@ -60,6 +60,8 @@ class VGGish(Encoder):
             problems.append(f"preprocess must end in {_LOG_MEL!r}, found {spec.preprocess}")
         if spec.postprocess not in ((), _QUANTISED):
             problems.append(f"postprocess is neither empty nor {_QUANTISED}")
+        elif spec.postprocess and spec.layer != "fc2":
+            problems.append(f"the whitening was fitted to layer 'fc2', not to {spec.layer!r}")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -131,6 +133,10 @@ _START = (
 )
 _CONTINUOUS = "The clip is resampled once, continuously, so there are no filter edges inside it."
 _RESAMPY = "resampy's filter of today (0.4); the authors' version (0.2) differs by up to 0.44 in log-mel."
+_BEFORE_RELU = (
+    "Whitened before the last ReLU, where the release's parameters were fitted: 83 of its 128 means are negative. The "
+    "torch port whitens after it."
+)
 _CLEAN = ("decode rate=16000 channels=mean filter=soxr_hq", f"cut samples={VGGISH_SAMPLES}")
 _SECONDS = Grid(1.0, 1.0)
 
@@ -148,10 +154,10 @@ RECIPES: tuple[Recipe, ...] = (
         (_START, _CONTINUOUS),
     ),
     Recipe(
-        _spec("pca8", _CLEAN, _SECONDS, postprocess=_QUANTISED),
+        _spec("pca8", _CLEAN, _SECONDS, layer="fc2", postprocess=_QUANTISED),
         VGGISH,
         "clave; post-processing of the AudioSet release, truncated to 8 bits as TensorFlow does",
-        (_START, _CONTINUOUS),
+        (_START, _CONTINUOUS, _BEFORE_RELU),
     ),
     Recipe(
         _spec(

@@ -30,7 +30,7 @@ class Whitening(nn.Module):
         self.pca_means = nn.Parameter(torch.zeros(128, dtype=torch.float64))
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """(B, 128) after the last ReLU -> (B, 128) uint8, truncated as TensorFlow does; the torch port rounds."""
+        """(B, 128) before the last ReLU -> (B, 128) uint8, truncated as TensorFlow does; the torch port rounds."""
         whitened = (embedding.double() - self.pca_means) @ self.pca_eigen_vectors.T
         return ((whitened.clamp(-_CLIP, _CLIP) + _CLIP) * (255.0 / (2 * _CLIP))).to(torch.uint8)
 
@@ -39,7 +39,7 @@ class VGGishNetwork(nn.Module):
     """Log-mel patches to the 128 units of the last layer, before its ReLU.
 
     Args:
-        whitening: also hold the release's post-processing; the caller applies it after the ReLU.
+        whitening: also hold the release's post-processing; the caller applies it.
     """
 
     def __init__(self, whitening: bool = False) -> None:

@@ -1,5 +1,6 @@
 """VGGish against a reference written here: pieces by hand, network by functions, weights in the published format."""
 
+import dataclasses
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from extractors.base import NoAudio, build, load
 from extractors.recipes import recipe
 from extractors.spec import Grid
-from extractors.vggish import RECIPES
+from extractors.vggish import RECIPES, VGGish
 from extractors.weights import WeightsError
 from tests.extractors.fake_media import FakeMedia, read_wav
 from tests.extractors.test_mel import reference_log_mel, reference_mel_matrix
@@ -191,13 +192,21 @@ def test_three_outputs_are_three_views_of_one_network(encoder, quantising, weigh
     assert (before - units).abs().max() <= 1e-5 * units.abs().max()
     assert torch.equal(before.relu(), encoder.encode(patches))
 
+    # No mean of what has passed a ReLU is negative, so the parameters are of what comes before it.
     parameters = np.load(PCA_FOLDER / "vggish_pca_params.npz")
-    whitened = parameters["pca_eigen_vectors"] @ (before.relu().double().numpy().T - parameters["pca_means"][:, None])
+    whitened = parameters["pca_eigen_vectors"] @ (before.double().numpy().T - parameters["pca_means"][:, None])
+    assert (parameters["pca_means"] < 0).any()
     scaled = (np.clip(whitened.T, -2, 2) + 2) * 255 / 4
     found = quantising.encode(patches)
     assert found.dtype == torch.uint8
     np.testing.assert_array_equal(found, scaled.astype(np.uint8))
     assert (found.numpy() != np.rint(scaled)).mean() > 0.02  # negative control: the torch port rounds
+
+
+def test_whitening_behind_the_relu_is_refused():
+    spec = recipe("vggish:pca8").spec
+    with pytest.raises(ValueError, match=r"fitted to layer 'fc2', not to 'fc2\.relu'"):
+        VGGish(dataclasses.replace(spec, layer="fc2.relu"))
 
 
 def test_random_weights_need_no_file(monkeypatch, tmp_path):
