@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 def _finetune(arguments: argparse.Namespace) -> int:
     import torch
 
+    from pipeline.content import media_digest, rows_digest
     from pipeline.finetuning import ranks
     from pipeline.finetuning.recipe import read
     from pipeline.finetuning.tuning import Tuning
@@ -101,6 +102,11 @@ def _finetune(arguments: argparse.Namespace) -> int:
         validation, more = _side(arguments, manifest, store, key, (recipe.validation,), encoder.spec, recipe, "once")
         excluded += more
     facts = _facts(arguments, manifest, store, key, encoder, recipe, train, validation, excluded)
+    clips = [clip for side in (train, validation) if side for clip in side.frames.clips]
+    facts["content"] = {
+        "audio": rows_digest(store, key, [clip.id for clip in clips]),
+        "media": media_digest(clips, arguments.media),
+    }
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if rank == 0:

@@ -52,6 +52,8 @@ def _score(arguments: argparse.Namespace) -> int:
     first = runs[0].facts
     for path, run in zip(arguments.predictions, runs, strict=True):
         _check(path, run, manifest, first)
+        if run.facts.get("content") != first.get("content"):
+            log(f"{path}: trained on features or labels that were made anew, not on those of the first file")
     scored = [score_run(run, manifest, arguments.gate_is or run.facts["gate_is"]) for run in runs]
     result = receipt(
         "score",

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.allocator import keep_freed_memory
 from pipeline.manifest import Manifest
 from pipeline.predictions import SELECTIONS, Predictions
 from pipeline.recipes import TrainingRecipe, config_file, read
-from pipeline.run import DONE, command, log, receipt, write_json
+from pipeline.run import DONE, command, log, receipt, sha256_of, write_json
 from pipeline.store import FeatureStore
 
 EXAMPLE = """\
@@ -100,14 +101,16 @@ def _train(arguments: argparse.Namespace) -> int:
     features = {stream: recipe.features[stream] for stream in cls.streams}
     splits = tuple(split for split in ("train", "val", "test") if split != "test" or manifest.split("test"))
     pseudo = _pseudo_labels(arguments, cls) if cls.needs_labels else None
-    chosen = select(manifest, store, features, splits, pseudo, splits if cls.label_inputs else ("train",))
+    labelled = splits if cls.label_inputs else ("train",)
+    chosen = select(manifest, store, features, splits, pseudo, labelled)
     labels = targets(manifest, cls.task, chosen.segments)
     evaluation = {split: {name: a[chosen.rows[split]] for name, a in labels.items()} for split in splits[1:]}
     if pseudo is not None:
         labels |= pseudo_targets(manifest, pseudo, chosen)
-    facts = _facts(arguments, manifest, recipe, seed, store, chosen, cls, pseudo)
-    fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     extra = _background(arguments, recipe, chosen, len(manifest.classes))
+    facts = _facts(arguments, manifest, recipe, seed, store, chosen, cls, pseudo)
+    facts["content"] = _content(arguments, manifest, store, chosen, pseudo, labelled)
+    fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     device = use(arguments.device)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -185,6 +188,27 @@ def _facts(
         "recipe": recipe.to_dict(),
         "coverage": chosen.coverage(),
     }
+
+
+def _content(
+    arguments: argparse.Namespace, manifest: Manifest, store: FeatureStore, chosen: Any, pseudo: Any,
+    labelled: tuple[str, ...],
+) -> dict[str, Any]:  # fmt: skip
+    """Hashes of the rows that are used: features and labels made again under the same key are others."""
+    from pipeline.content import rows_digest
+    from pipeline.targets import BACKGROUND_FILES
+
+    def used(splits: Iterable[str]) -> list[str]:
+        return [manifest.ids[row] for split in splits for row in chosen.rows[split]]
+
+    found: dict[str, Any] = {
+        "features": {stream: rows_digest(store, key, used(chosen.rows)) for stream, key in chosen.keys.items()}
+    }
+    if pseudo is not None:
+        found["labels"] = {name: rows_digest(pseudo.store, key, used(labelled)) for name, key in pseudo.keys.items()}
+    if arguments.background:
+        found["background"] = {name: sha256_of(arguments.background / name) for name in BACKGROUND_FILES.values()}
+    return found
 
 
 def _background(arguments: argparse.Namespace, recipe: TrainingRecipe, chosen: Any, classes: int) -> Any:

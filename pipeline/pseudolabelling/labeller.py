@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipeline import labels
+from pipeline.content import rows_digest
 from pipeline.datasets.llp import weak_labels
 from pipeline.labels import Labelling, Scoring
 from pipeline.manifest import Manifest
@@ -145,7 +144,7 @@ class Labeller:
         known = set(upstream.ids)
         for block, span in list(store.blocks(key)):
             stored = [clip.id for clip in self.manifest.clips[span.start : span.stop] if clip.id in known]
-            made_from = _digest(upstream, source, stored)
+            made_from = rows_digest(upstream, source, stored)
             record = store.commit(key, block)
             if record is not None and record.get("made_by") == made_from:
                 continue
@@ -191,10 +190,3 @@ class Labeller:
         if not scores:
             raise ValueError(f"--calibrate {split}: no clip of it has {scoring.modality} scores")
         return calibrate(np.concatenate(scores), np.concatenate(truth), scoring.classes)
-
-
-def _digest(store: FeatureStore, key: str, clips: list[str]) -> str:
-    """Short hash of the blocks that hold these clips: another one when a block of theirs was made with other rows."""
-    blocks = sorted({store.row(clip_id) // store.plan(key).block_clips for clip_id in clips})
-    files = [sorted((store.commit(key, block) or {"files": {}})["files"].items()) for block in blocks]
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]

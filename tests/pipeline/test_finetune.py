@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from pipeline.finetuning.losses import info_nce
 from pipeline.finetuning.recipe import FOLDER, FinetuneRecipe, read
 from pipeline.finetuning.tuning import Tuning
 from pipeline.manifest import Manifest
+from pipeline.mediafile import find
 from pipeline.metrics.retrieval import both_ways, recall_at
 from pipeline.run import sha256_of
 from pipeline.store import FeatureStore
@@ -193,6 +195,31 @@ def test_an_interrupted_run_ends_at_the_same_weights(folder, small_clips, monkey
     assert tuned.spec.key != before.spec.key
     with pytest.raises(SystemExit):  # another seed is another fine-tuning
         finetune.main(flags(folder, media, "whole", "--seed", "1"))
+
+
+def test_other_sounds_and_other_media_are_other_data(folder, small_clips, capsys):  # noqa: F811
+    media, manifest = small_clips
+    own = folder / "media"
+    shutil.copytree(media, own)
+    assert finetune.main(flags(folder, own, "out", "--epochs", "1")) == 0
+    assert finetune.main(flags(folder, own, "out", "--epochs", "1")) == 0
+    path = find(manifest.clips[0], own)[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"more")
+    with pytest.raises(SystemExit):
+        finetune.main(flags(folder, own, "out", "--epochs", "1"))
+    assert "other data" in capsys.readouterr().err
+    path.write_bytes(whole)
+    store = FeatureStore.create(folder / "features", manifest, [])
+    (key,) = store.keys()
+    rows = store.values(key)[:]
+    writer = store.writer(key, 0)
+    for row, clip in enumerate(manifest.clips):
+        writer.put(row, rows[row] + 1 if row != 3 else rows[0], store.spec(key).grid.segments(clip.duration_s))
+    writer.commit()
+    with pytest.raises(SystemExit):
+        finetune.main(flags(folder, own, "out", "--epochs", "1"))
+    assert "other data" in capsys.readouterr().err
 
 
 def test_training_lowers_the_loss(folder, small_clips):  # noqa: F811

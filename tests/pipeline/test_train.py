@@ -18,7 +18,7 @@ CLASSES = ("Bell", "Dog", "Cat")
 SIZES = {"train": 24, "val": 6, "test": 6}
 
 
-def data(folder, absent=(), sizes=SIZES, nan=()):
+def data(folder, absent=(), sizes=SIZES, nan=(), noise=0.1):
     """A manifest and a store whose features show the class and the time of the event, with a little noise."""
     rng = np.random.default_rng(0)
     clips, targets = [], []
@@ -41,7 +41,7 @@ def data(folder, absent=(), sizes=SIZES, nan=()):
             writer = store.writer(entry.key, block)
             for row in span:
                 label, start = targets[row]
-                values = rng.normal(0, 0.1, (10, *entry.shape)).astype(np.float32)
+                values = rng.normal(0, noise, (10, *entry.shape)).astype(np.float32)
                 values[start : start + 5, ..., label] += 2.0
                 if row in absent and stream == "audio":
                     writer.fail(row, "no-audio", "silent")
@@ -149,6 +149,36 @@ def test_other_settings_do_not_resume(place, capsys):
     assert "other data, settings or seed" in capsys.readouterr().err
     assert run(place, "--epochs", "3", "--restart") == 0
     assert len(curves(place)) == 3
+
+
+def test_features_made_anew_are_trained_anew(place, capsys):
+    run(place, "--epochs", "2")
+    before = (place / "out/train.json").read_bytes()
+    data(place)  # the same bytes, by another writer
+    assert run(place, "--epochs", "2") == 0
+    assert (place / "out/train.json").read_bytes() == before
+    data(place, noise=0.2)
+    with pytest.raises(SystemExit):
+        run(place, "--epochs", "2")
+    assert "other data" in capsys.readouterr().err
+
+
+def test_other_background_clips_are_other_data(place, capsys):
+    import h5py
+
+    def write(level):
+        for name, shape in (("visual", (5, 10, 2, 2, 6)), ("audio", (5, 10, 5))):
+            with h5py.File(place / f"{name}_feature_noisy.h5", "w") as file:
+                file["avadataset"] = np.full(shape, level)
+
+    flags = ["--setting", "weak", "--epochs", "1", "--background", str(place)]
+    write(0.0)
+    assert run(place, *flags) == 0
+    assert run(place, *flags) == 0
+    write(1.0)
+    with pytest.raises(SystemExit):
+        run(place, *flags)
+    assert "other data" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_told(place, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline import score, train
-from pipeline.labels import Labelling, Scoring, create
+from pipeline.labels import Labelling, LabelStore, Scoring, create
 from pipeline.manifest import Clip, Event, Manifest
 from pipeline.store import FeatureStore
 from tests.pipeline.store_factory import spec
@@ -105,6 +105,22 @@ def test_learns_and_is_scored(place, model):
     if model != "han":  # pseudo-labels say what is heard and what is seen
         assert test["segment"]["Type"] > result["references"]["test"]["weak label everywhere"]["segment"]["Type"]
         assert set(result["labels"]) == {"audio", "visual"}
+
+
+def test_labels_made_anew_are_other_data(place, capsys):
+    flags = ["--epochs", "1", "--out", str(place / "again")]
+    assert run(place, "valor-plus", *flags) == 0
+    labels = FeatureStore.create(place / "labels", Manifest.load(place / "manifest.parquet"), [])
+    key = LabelStore.open(place / "labels").keys["audio"]
+    rows = labels.values(key)[:]
+    entry = labels.spec(key)
+    _fill(labels, entry, lambda row: rows[row])
+    assert run(place, "valor-plus", *flags) == 0
+    _fill(labels, entry, lambda row: 1 - rows[row])
+    with pytest.raises(SystemExit):
+        run(place, "valor-plus", *flags)
+    assert "other data" in capsys.readouterr().err
+    _fill(labels, entry, lambda row: rows[row])
 
 
 def test_missing_pseudo_labels_are_told(place, capsys):
