@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import sys
 from collections import Counter
@@ -59,7 +57,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     made.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="bf16: mixed precision")
     made.add_argument("--loader-workers", type=int, default=0, help="decoding processes")
-    made.add_argument("--restart", action="store_true", help="forget an earlier run in --out")
+    made.add_argument("--restart", action="store_true", help="forget an earlier run in --out, whatever it is")
+    made.add_argument(
+        "--stale",
+        default="refuse",
+        choices=["refuse", "restart"],
+        help="an earlier run in --out of other data or settings, or a damaged one: refuse it or begin anew",
+    )
     return made
 
 
@@ -77,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 def _finetune(arguments: argparse.Namespace) -> int:
     import torch
 
+    from pipeline.checkpoints import take_up
     from pipeline.content import media_digest, rows_digest
     from pipeline.finetuning import ranks
     from pipeline.finetuning.recipe import read
@@ -107,11 +112,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         "audio": rows_digest(store, key, [clip.id for clip in clips]),
         "media": media_digest(clips, arguments.media),
     }
-    fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if rank == 0:
-        for name in ("checkpoint.pt", "best.pt", "curves.json") if arguments.restart else ():
-            (arguments.out / name).unlink(missing_ok=True)
     pair = _pair(encoder, train, recipe, arguments).to(device)
     tuning = Tuning(
         pair,
@@ -120,12 +121,13 @@ def _finetune(arguments: argparse.Namespace) -> int:
         validation,
         arguments.out,
         arguments.seed,
-        fingerprint,
+        facts,
         arguments.loader_workers,
         rank,
         world,
     )
-    tuning.resume()  # what does not fit is refused while an earlier result still counts
+    # What does not fit is refused while an earlier result still counts.
+    take_up(tuning.resume, tuning.forget, arguments.restart, arguments.stale)
     if rank == 0:
         (arguments.out / "finetune.json").unlink(missing_ok=True)
         _announce(facts, sum(parameter.numel() for parameter in tuning.trained))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ import numpy as np
 
 from pipeline.allocator import keep_freed_memory
 from pipeline.manifest import Manifest
-from pipeline.predictions import SELECTIONS, Predictions
+from pipeline.predictions import Predictions
 from pipeline.recipes import TrainingRecipe, config_file, read
 from pipeline.run import DONE, command, log, receipt, sha256_of, write_json
 from pipeline.store import FeatureStore
@@ -55,7 +54,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="bf16: mixed precision")
     made.add_argument("--loader-workers", type=int, default=2, help="reading processes, where data outgrow memory")
     made.add_argument("--stream", action="store_true", help="read every batch from the store, whatever the memory")
-    made.add_argument("--restart", action="store_true", help="forget an earlier training in --out")
+    made.add_argument("--restart", action="store_true", help="forget an earlier training in --out, whatever it is")
+    made.add_argument(
+        "--stale",
+        default="refuse",
+        choices=["refuse", "restart"],
+        help="an earlier training in --out of other data or settings, or a damaged one: refuse it or begin anew",
+    )
     return made
 
 
@@ -82,6 +87,7 @@ def _recipe(arguments: argparse.Namespace, dataset: str) -> TrainingRecipe:
 def _train(arguments: argparse.Namespace) -> int:
     import torch
 
+    from pipeline.checkpoints import take_up
     from pipeline.device import use
     from pipeline.models import table
     from pipeline.models.base import parameter_counts
@@ -110,18 +116,15 @@ def _train(arguments: argparse.Namespace) -> int:
     extra = _background(arguments, recipe, chosen, len(manifest.classes))
     facts = _facts(arguments, manifest, recipe, seed, store, chosen, cls, pseudo)
     facts["content"] = _content(arguments, manifest, store, chosen, pseudo, labelled)
-    fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     device = use(arguments.device)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     network = _network(cls, recipe, manifest, chosen, pseudo).to(device)
     feeds = _feeds(arguments, chosen, labels, device, extra)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.restart:
-        for name in ("train.json", "checkpoint.pt", "curves.json", *(f"{selection}.pt" for selection in SELECTIONS)):
-            (arguments.out / name).unlink(missing_ok=True)
-    training = Training(network, recipe, feeds, evaluation, arguments.out, seed, fingerprint, arguments.precision)
-    training.resume()  # what does not fit is refused while an earlier result still counts
+    training = Training(network, recipe, feeds, evaluation, arguments.out, seed, facts, arguments.precision)
+    # What does not fit is refused while an earlier result still counts.
+    take_up(training.resume, training.forget, arguments.restart, arguments.stale)
     (arguments.out / "train.json").unlink(missing_ok=True)
     _announce(recipe, chosen, seed, parameter_counts(network)["total"])
     progress = training.run(lambda line: _report(line, recipe.epochs))

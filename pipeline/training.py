@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline import checkpoints
 from pipeline.models.base import Model
 from pipeline.optimizers import optimizer
 from pipeline.predictions import SELECTIONS, measure
 from pipeline.recipes import TrainingRecipe
 from pipeline.run import log, write_json, write_torch
 from pipeline.schedules import rate
-
-_FORMAT = 1
 
 
 class Feed:
@@ -107,7 +106,7 @@ class Training:
         feeds: split -> batches; `train`, `val` and, if there is one, `test`.
         truth: split -> target arrays, for the evaluation splits.
         folder: for checkpoints and curves.
-        fingerprint: of everything that the trajectory depends on; a checkpoint with another one is refused.
+        facts: everything that the trajectory depends on, as JSON values; a checkpoint of others is refused.
         precision: `fp32`, or `bf16` for autocast.
     """
 
@@ -119,11 +118,11 @@ class Training:
         truth: dict[str, dict[str, np.ndarray]],
         folder: Path,
         seed: int,
-        fingerprint: str,
+        facts: dict[str, Any],
         precision: str = "fp32",
     ) -> None:
         self.network, self.recipe, self.feeds, self.truth = network, recipe, feeds, truth
-        self.folder, self.seed, self.fingerprint, self.precision = folder, seed, fingerprint, precision
+        self.folder, self.seed, self.facts, self.precision = folder, seed, facts, precision
         self.device = next(network.parameters()).device
         self.optimizer = optimizer(recipe.optimizer, network.parameters())
         self.progress = Progress()
@@ -134,12 +133,11 @@ class Training:
     # ---- running ------------------------------------------------------------------------------------------------
 
     def run(self, report: Callable[[dict[str, Any]], None] = lambda line: None) -> Progress:
-        """Train from the last checkpoint, or from the start, to the end.
+        """Train to the end, from the start or from what `resume` took up.
 
         Args:
             report: called with the line of every finished epoch.
         """
-        self.resume()
         while self.progress.epoch < self.recipe.epochs and not self.progress.stopped_early:
             started_s = time.monotonic()
             terms, lr = self._epoch()
@@ -242,15 +240,13 @@ class Training:
 
     def _checkpoint(self) -> None:
         state = {
-            "format": _FORMAT,
-            "fingerprint": self.fingerprint,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "progress": vars(self.progress),
         }
-        write_torch(self.folder / "checkpoint.pt", state)
+        checkpoints.save(self.folder / "checkpoint.pt", self.facts, state)
         lines = self.progress.history
         write_json(self.folder / "curves.json", lines)
 
@@ -258,20 +254,11 @@ class Training:
         """Take up the folder's checkpoint.  Returns whether there was one.
 
         Raises:
-            ValueError: it is damaged, or of a training with other settings.
+            Stale: it is damaged, or of a training with other data or settings.
         """
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        state = checkpoints.load(self.folder / "checkpoint.pt", self.facts)
+        if state is None:
             return False
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            known = state["format"] == _FORMAT
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise ValueError(f"{path}: unreadable ({error}); delete it, or pass --restart, to train anew") from error
-        if not known or state["fingerprint"] != self.fingerprint:
-            raise ValueError(
-                f"{path}: of a training with other data, settings or seed; choose another --out, or pass --restart"
-            )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
@@ -279,3 +266,8 @@ class Training:
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
         self.progress = Progress(**state["progress"])
         return True
+
+    def forget(self) -> None:
+        """Remove what an earlier training left in the folder."""
+        for name in ("train.json", "checkpoint.pt", "curves.json", *(f"{selection}.pt" for selection in SELECTIONS)):
+            (self.folder / name).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline import checkpoints
 from pipeline.finetuning import ranks
 from pipeline.finetuning.frames import Frames, batches
 from pipeline.finetuning.losses import info_nce
@@ -24,8 +25,6 @@ from pipeline.metrics.retrieval import recall_at
 from pipeline.optimizers import optimizer
 from pipeline.run import write_json, write_torch
 from pipeline.schedules import rate
-
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Tuning:
         pair: on its device.
         train, validation: clips; validation may be None.
         folder: gets checkpoint.pt, curves.json and best.pt.
-        fingerprint: of everything the result depends on; a checkpoint of another one is refused.
+        facts: everything that the result depends on, as JSON values; a checkpoint of others is refused.
         rank, world: of this process.
     """
 
@@ -78,13 +77,13 @@ class Tuning:
         validation: Side | None,
         folder: Path,
         seed: int,
-        fingerprint: str,
+        facts: dict[str, Any],
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.pair, self.recipe, self.train, self.validation = pair, recipe, train, validation
-        self.folder, self.seed, self.fingerprint, self.workers = folder, seed, fingerprint, workers
+        self.folder, self.seed, self.facts, self.workers = folder, seed, facts, workers
         self.rank, self.world = rank, world
         self.device = next(pair.parameters()).device
         self.trained = [parameter for parameter in pair.parameters() if parameter.requires_grad]
@@ -94,8 +93,7 @@ class Tuning:
             raise ValueError(f"only {len(train)} clip can take part; the contrast needs at least two")
 
     def run(self, report: Callable[[dict[str, Any]], None]) -> Progress:
-        """Train to the end, or on from the folder's checkpoint."""
-        self.resume()
+        """Train to the end, from the start or from what `resume` took up."""
         if not self.progress.history and self.validation is not None:
             before = self.examine(self.validation)
             self.progress.history.append({"epoch": 0, "loss": None, "val": before})
@@ -235,37 +233,31 @@ class Tuning:
     def _checkpoint(self) -> None:
         if self.rank == 0:
             state = {
-                "format": _FORMAT,
-                "fingerprint": self.fingerprint,
                 "pair": self.pair.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "progress": vars(self.progress),
             }
-            write_torch(self.folder / "checkpoint.pt", state)
+            checkpoints.save(self.folder / "checkpoint.pt", self.facts, state)
             write_json(self.folder / "curves.json", self.progress.history)
 
     def resume(self) -> bool:
         """Take up the folder's checkpoint.  Returns whether there was one.
 
         Raises:
-            ValueError: it is damaged, or of a fine-tuning with other data, settings or seed.
+            Stale: it is damaged, or of a fine-tuning with other data or settings.
         """
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        state = checkpoints.load(self.folder / "checkpoint.pt", self.facts)
+        if state is None:
             return False
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            fits = state["format"] == _FORMAT and state["fingerprint"] == self.fingerprint
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise ValueError(f"{path}: unreadable ({error}); delete it, or pass --restart") from error
-        if not fits:
-            raise ValueError(
-                f"{path}: of a fine-tuning with other data, settings or seed; choose another --out, or pass --restart"
-            )
         self.pair.load_state_dict(state["pair"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         return True
+
+    def forget(self) -> None:
+        """Remove what an earlier fine-tuning left in the folder."""
+        for name in ("finetune.json", "checkpoint.pt", "best.pt", "curves.json") if self.rank == 0 else ():
+            (self.folder / name).unlink(missing_ok=True)
 
     def load_best(self) -> None:
         """The best weights, where there is a validation split; else the last ones stay."""

@@ -168,7 +168,7 @@ def flags(folder, media, out, *more):
     ]  # fmt: skip
 
 
-def test_an_interrupted_run_ends_at_the_same_weights(folder, small_clips, monkeypatch):  # noqa: F811
+def test_an_interrupted_run_ends_at_the_same_weights(folder, small_clips, monkeypatch, capsys):  # noqa: F811
     media, manifest = small_clips
     assert finetune.main(flags(folder, media, "whole")) == 0
     epochs = []
@@ -195,6 +195,10 @@ def test_an_interrupted_run_ends_at_the_same_weights(folder, small_clips, monkey
     assert tuned.spec.key != before.spec.key
     with pytest.raises(SystemExit):  # another seed is another fine-tuning
         finetune.main(flags(folder, media, "whole", "--seed", "1"))
+    assert "other data or settings: seed; choose" in capsys.readouterr().err
+    assert finetune.main(flags(folder, media, "whole", "--seed", "1", "--stale", "restart")) == 0
+    assert "other data or settings: seed; it is forgotten" in capsys.readouterr().err
+    assert len(json.loads((folder / "whole" / "curves.json").read_text())) == 4
 
 
 def test_other_sounds_and_other_media_are_other_data(folder, small_clips, capsys):  # noqa: F811

@@ -146,9 +146,24 @@ def test_other_settings_do_not_resume(place, capsys):
     run(place, "--epochs", "2")
     with pytest.raises(SystemExit):
         run(place, "--epochs", "3")
-    assert "other data, settings or seed" in capsys.readouterr().err
-    assert run(place, "--epochs", "3", "--restart") == 0
+    assert "other data or settings: recipe epochs; choose" in capsys.readouterr().err
+    assert run(place, "--epochs", "3", "--stale", "restart") == 0
+    assert "other data or settings: recipe epochs; it is forgotten" in capsys.readouterr().err
     assert len(curves(place)) == 3
+    assert run(place, "--epochs", "3", out="fresh") == 0
+    for name in ("train.json", "best-validation.pt"):
+        assert (place / "out" / name).read_bytes() == (place / "fresh" / name).read_bytes()
+
+
+def test_what_fits_is_taken_up_unless_it_is_to_be_forgotten(place, capsys, monkeypatch):
+    run(place, "--epochs", "2")
+    epochs = []
+    report = train._report
+    monkeypatch.setattr(train, "_report", lambda line, total: epochs.append(line["epoch"]) or report(line, total))
+    assert run(place, "--epochs", "2", "--stale", "restart") == 0
+    assert epochs == []
+    assert run(place, "--epochs", "2", "--restart") == 0
+    assert epochs == [0, 1]
 
 
 def test_features_made_anew_are_trained_anew(place, capsys):
@@ -160,7 +175,7 @@ def test_features_made_anew_are_trained_anew(place, capsys):
     data(place, noise=0.2)
     with pytest.raises(SystemExit):
         run(place, "--epochs", "2")
-    assert "other data" in capsys.readouterr().err
+    assert "other data or settings: content features audio, content features visual;" in capsys.readouterr().err
 
 
 def test_other_background_clips_are_other_data(place, capsys):
@@ -186,6 +201,8 @@ def test_a_damaged_checkpoint_is_told(place, capsys):
     (place / "out/checkpoint.pt").write_bytes(b"half")
     with pytest.raises(SystemExit):
         run(place, "--epochs", "2")
+    assert "unreadable" in capsys.readouterr().err
+    assert run(place, "--epochs", "2", "--stale", "restart") == 0
     assert "unreadable" in capsys.readouterr().err
 
 

@@ -98,7 +98,8 @@ rule finetune:
         device=config["device"],
     shell:
         "python -m pipeline.finetune --manifest {input.manifest:q} --media {params.media:q} --store '{params.store}' "
-        "{params.flags} --seed {wildcards.seed} --device {params.device} --out '{params.folder}' > {log:q} 2>&1"
+        "{params.flags} --seed {wildcards.seed} --device {params.device} --stale restart --out '{params.folder}' "
+        "> {log:q} 2>&1"
 
 
 use rule extract as extract_tuned with:

@@ -28,7 +28,7 @@ rule train:
     shell:
         "python -m pipeline.train --manifest {input.manifest:q} --store '{params.store}' --model {wildcards.model} "
         "--setting {wildcards.setting} --seed {wildcards.seed} {params.flags} --device {params.device} "
-        "--out '{params.folder}' > {log:q} 2>&1"
+        "--stale restart --out '{params.folder}' > {log:q} 2>&1"
 
 
 rule score:
