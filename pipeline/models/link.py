@@ -91,7 +91,8 @@ def event_overlap(audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
 class LINK(VALOR):
     """LINK, weakly supervised; every addition has a switch, and all off is VALOR++.
 
-    Pseudo-labels are an input as well (`--labels` made without the video label's mask), since they exist at test time.
+    Pseudo-labels are an input as well (`--labels` made without the video label's mask), since they exist at test time;
+    the losses take those that the video label allows, as VALOR's do (section II-D).
 
     Args:
         tsam: temporal-spatial attention with cross-modal interaction.
@@ -165,7 +166,9 @@ class LINK(VALOR):
         return self.head(heard, seen) | {"likeness": likeness}
 
     def losses(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
-        """Equation 12."""
+        """Equation 12, with the pseudo-labels of the loss: those of the input and the video label."""
+        allowed = batch["video_labels"][:, None, :]
+        batch = batch | {name: batch[name] * allowed for name in self.label_inputs}
         terms = super().losses(outputs, batch, epoch)
         if self.segment_loss == "sum":
             terms |= {name: terms[name] * self.segments for name in ("audio", "visual")}

@@ -112,6 +112,23 @@ def test_link_without_its_parts_is_valor():
     )
 
 
+def test_link_reads_all_pseudo_labels_and_learns_from_those_of_the_videos_classes():
+    """Section II-D: the labels of the loss are those of VALOR, fired and in the video label."""
+    network, made = n.tiny("link", "weak")
+    fired = {name: (torch.rand(made[name].shape) > 0.5).float() for name in network.label_inputs}
+    valors = {name: torch.zeros_like(values) for name, values in fired.items()}
+    for name, values in fired.items():
+        for clip, t, c in values.nonzero().tolist():
+            if made["video_labels"][clip, c]:
+                valors[name][clip, t, c] = 1
+    outputs = network(**n.inputs(network, made | fired))
+    assert not torch.equal(outputs["audio"], network(**n.inputs(network, made | valors))["audio"])
+    found, wanted = (network.losses(outputs, made | labels, 0) for labels in (fired, valors))
+    assert {name: value.item() for name, value in found.items()} == {name: v.item() for name, v in wanted.items()}
+    expected = F.binary_cross_entropy_with_logits(outputs["audio_logits"], valors["audio_pseudo"])
+    assert found["audio"].item() == pytest.approx(expected.item())
+
+
 def test_meaning_of_labels():
     text = torch.tensor([[1.0, 0], [0, 2]])
     labels = torch.tensor([[[1.0, 1], [0, 1], [0, 0]]])
