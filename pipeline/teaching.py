@@ -218,6 +218,8 @@ def teach(
         report: called now and then with step and loss.
     Returns:
         the trained towers, and a record: losses, retrieval among the captions of the clips that were held out.
+    Raises:
+        ValueError: the loss is not finite.
     """
     encoder = build(recipe(name).spec)
     pupil = Pupil(encoder, seed)
@@ -247,13 +249,17 @@ def teach(
         seen = pupil.see(varied(rows.values[chosen, drawn], visual, generator))
         heard = pupil.say([part[spoken] for part in tokens])
         loss = contrast(pupil.logit_scale.exp() * seen @ heard.T, true[chosen][:, spoken])
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise ValueError(
+                f"{name}: the loss is {losses[-1]} in step {step + 1} of {lesson.steps}; try another --seed"
+            )
         stepper.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
         stepper.step()
         with torch.no_grad():
             pupil.logit_scale.clamp_(max=_LARGEST_SCALE)
-        losses.append(float(loss.detach()))
         if step % 20 == 19:
             report(step + 1, float(np.mean(losses[-20:])))
     return pupil, {

@@ -25,6 +25,8 @@ from pipeline.recipes import TrainingRecipe
 from pipeline.run import log, write_json, write_torch
 from pipeline.schedules import rate
 
+_REMEDY = "A lower learning rate (optimizer: lr) or gradient clipping (clip_norm) may help; the last checkpoint stays"
+
 
 class Feed:
     """Batches of one split, from memory where the split fits, else through loader workers.
@@ -167,7 +169,7 @@ class Training:
             order = order[: len(order) // recipe.batch * recipe.batch]
         totals: dict[str, float] = {}
         lr = 0.0
-        for batch in feed.batches(order, recipe.batch):
+        for number, batch in enumerate(feed.batches(order, recipe.batch), start=1):
             lr = rate(recipe.schedule, recipe.optimizer["lr"], progress.epoch, progress.iteration)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
@@ -178,10 +180,9 @@ class Training:
             terms = self.network.losses(outputs, batch, progress.epoch)
             loss = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(loss):
-                found = ", ".join(f"{name} {float(value):g}" for name, value in terms.items())
+                found = ", ".join(f"{name} {float(value.detach()):g}" for name, value in terms.items())
                 raise ValueError(
-                    f"the loss is not finite in epoch {progress.epoch}, iteration {progress.iteration}: {found}. "
-                    "A lower learning rate or gradient clipping may help"
+                    f"the loss is not finite in epoch {progress.epoch + 1}, batch {number}: {found}. {_REMEDY}"
                 )
             loss.backward()
             if recipe.clip_norm is not None:
@@ -193,7 +194,11 @@ class Training:
         return {name: total / len(order) for name, total in totals.items()}, lr
 
     def predict(self, split: str) -> dict[str, np.ndarray]:
-        """Predictions of a whole split with the weights as they are."""
+        """Predictions of a whole split with the weights as they are.
+
+        Raises:
+            ValueError: one is NaN or infinite.
+        """
         self.network.eval()
         parts: dict[str, list[np.ndarray]] = {}
         feed = self.feeds[split]
@@ -202,7 +207,13 @@ class Training:
                 outputs = self.network(**{name: batch[name] for name in self.inputs})
                 for name, values in self.network.predictions(outputs).items():
                     parts.setdefault(name, []).append(values.float().cpu().numpy())
-        return {name: np.concatenate(values) for name, values in parts.items()}
+        found = {name: np.concatenate(values) for name, values in parts.items()}
+        if bad := [name for name, values in found.items() if not np.isfinite(values).all()]:
+            raise ValueError(
+                f"predictions of split {split} are not finite after epoch {self.progress.epoch + 1}: {', '.join(bad)}. "
+                f"{_REMEDY}"
+            )
+        return found
 
     def predict_best(self, selection: str) -> dict[str, dict[str, np.ndarray]]:
         """Predictions of all evaluation splits with the weights of a selected epoch."""

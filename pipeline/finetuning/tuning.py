@@ -5,6 +5,7 @@ Every draw is seeded by (seed, epoch, clip), so nothing but epoch, weights and o
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -138,17 +139,18 @@ class Tuning:
             if int(counts.sum()) < 2 or int(counts.min()) == 0:
                 skipped += 1  # no negatives, or a process without a clip
             else:
-                losses.append(
-                    backward(
-                        self.pair,
-                        pictures.to(self.device),
-                        self.train.audio[places].to(self.device),
-                        self.train.videos[places].to(self.device),
-                        self._loss,
-                        recipe.chunk,
-                        1.0 / recipe.accumulate,
-                    )
+                loss = backward(
+                    self.pair,
+                    pictures.to(self.device),
+                    self.train.audio[places].to(self.device),
+                    self.train.videos[places].to(self.device),
+                    self._loss,
+                    recipe.chunk,
+                    1.0 / recipe.accumulate,
                 )
+                if not math.isfinite(loss):
+                    raise self._diverged(f"the loss is {loss} in epoch {epoch + 1}, batch {number + 1}")
+                losses.append(loss)
             if (number + 1) % recipe.accumulate == 0 or number + 1 == len(groups):
                 self._step(epoch)
         if not losses:
@@ -157,6 +159,8 @@ class Tuning:
                 f"({', '.join(sorted(set(progress.refused.values())))})"
             )
         ranks.average_buffers(self.pair.network)
+        if not all(bool(parameter.isfinite().all()) for parameter in self.trained):
+            raise self._diverged(f"weights are NaN or infinite after epoch {epoch + 1}")
         progress.epoch += 1
         line = {
             "epoch": progress.epoch,
@@ -171,6 +175,12 @@ class Tuning:
             line["val"] = self.examine(self.validation)
             self._keep_best(line["val"], progress.epoch)
         return line
+
+    def _diverged(self, what: str) -> ValueError:
+        return ValueError(
+            f"{what}. A lower learning rate (optimizer: lr) or --precision fp32 may help; the last checkpoint is still "
+            "there"
+        )
 
     def _step(self, epoch: int) -> None:
         ranks.sum_gradients(self.trained)

@@ -17,11 +17,13 @@ def recall_at(similarity: np.ndarray, matches: np.ndarray, ks: Sequence[int] = (
         `R@k` for each k.  Ties count against the query: a wrong item that is as close as the right one is before it,
         so features that are all the same find nothing.
     Raises:
-        ValueError: the shapes differ, or no query has a match.
+        ValueError: the shapes differ, no query has a match, or a similarity is NaN or infinite.
     """
     similarity, matches = np.asarray(similarity), np.asarray(matches, dtype=bool)
     if similarity.shape != matches.shape or similarity.ndim != 2:
         raise ValueError(f"similarity {similarity.shape} and matches {matches.shape}: expected two of one shape (Q, G)")
+    if bad := int((~np.isfinite(similarity)).sum()):
+        raise ValueError(f"{bad} of {similarity.size} similarities are NaN or infinite, so nothing can be ranked")
     asked = matches.any(axis=1)
     if not asked.any():
         raise ValueError("no query has a match in the gallery")

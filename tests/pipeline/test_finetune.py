@@ -233,6 +233,21 @@ def test_training_lowers_the_loss(folder, small_clips):  # noqa: F811
     assert losses[-1] < losses[0] - 0.1
 
 
+def test_a_fine_tuning_that_diverges_ends_with_the_last_good_checkpoint(folder, small_clips, capsys):  # noqa: F811
+    media, _ = small_clips
+    schedule = "schedule: {kind: milestones, epochs: [1], factor: 1.0e+41}\n"  # beyond float32
+    for batch, says in (
+        ("2", "the loss is nan in epoch 2, batch 2"),
+        ("4", "weights are NaN or infinite after epoch 2"),
+    ):
+        (folder / "recipe.yaml").write_text(CONFIG + schedule)
+        with pytest.raises(SystemExit):
+            finetune.main(flags(folder, media, batch, "--batch", batch))
+        assert says in capsys.readouterr().err
+        assert torch.load(folder / batch / "checkpoint.pt", weights_only=True)["progress"]["epoch"] == 1
+        assert not (folder / batch / "finetune.json").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -83,6 +83,13 @@ def test_what_is_learned_shows(small_clips):  # noqa: F811
     assert record["loss"][-1] < 0.7 * record["loss"][0]
 
 
+def test_a_lesson_that_diverges_is_told(small_clips):  # noqa: F811
+    folder, manifest = small_clips
+    rows = teaching.prepared(manifest, folder, build(recipe("clip-tiny").spec), 0.5)
+    with pytest.raises(ValueError, match=r"clip-tiny: the loss is nan in step 2 of 9"):
+        teaching.teach("clip-tiny", rows, 0, teaching.Lesson(steps=9, batch=8, lr=1e39))
+
+
 def test_clips_without_captions_teach_nothing(small_clips):  # noqa: F811
     _, manifest = small_clips
     with pytest.raises(ValueError, match="has no captioned clips"):

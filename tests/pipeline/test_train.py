@@ -248,6 +248,27 @@ def test_mixed_precision_learns_too(place, capsys, monkeypatch, native):
     assert ("does not compute in bf16" in capsys.readouterr().err) != native
 
 
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        ("8", "the loss is not finite in epoch 2, batch 2"),
+        ("24", "predictions of split val are not finite after epoch 2"),
+    ],
+)
+def test_a_training_that_diverges_ends_with_the_last_good_checkpoint(place, capsys, batch, says):
+    schedule = "schedule: {kind: milestones, epochs: [1], factor: 1.0e+41}\n"  # beyond float32
+    (place / "avel.yaml").write_text(CONFIG + schedule)
+    with pytest.raises(SystemExit):
+        run(place, "--batch", batch)
+    told = capsys.readouterr().err
+    assert says in told
+    assert "lower learning rate" in told
+    kept = torch.load(place / "out/checkpoint.pt", weights_only=True)
+    assert kept["progress"]["epoch"] == 1
+    assert all(values.isfinite().all() for values in kept["network"].values())
+    assert not (place / "out/train.json").exists()
+
+
 def test_one_clip_per_split_is_enough(tmp_path):
     data(tmp_path, sizes={"train": 1, "val": 1, "test": 1})
     (tmp_path / "avel.yaml").write_text(CONFIG + "drop_last: true\n")
