@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import os
 import sys
@@ -70,7 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         return _train(arguments)
 
 
-def _recipe(arguments: argparse.Namespace, dataset: str) -> TrainingRecipe:
+def _recipe(arguments: argparse.Namespace, dataset: str) -> tuple[TrainingRecipe, dict[str, str]]:
+    """How to train, and the features that the file itself names: those that its published numbers are of."""
     from pipeline.models import table
 
     table.find(arguments.model, arguments.setting)  # an unknown name is told before files are looked for
@@ -81,7 +83,7 @@ def _recipe(arguments: argparse.Namespace, dataset: str) -> TrainingRecipe:
     recipe = read(path, arguments.setting, features=features, **changes)
     if recipe.model != arguments.model:
         raise ValueError(f"{path} configures model {recipe.model!r}, not {arguments.model!r}")
-    return recipe
+    return recipe, read(path, arguments.setting).features
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -97,7 +99,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
     keep_freed_memory()
     manifest = Manifest.load(arguments.manifest).check()
-    recipe = _recipe(arguments, manifest.dataset)
+    recipe, published_with = _recipe(arguments, manifest.dataset)
     seed = recipe.seed if arguments.seed is None else arguments.seed
     store = FeatureStore.open(arguments.store)
     cls = table.find(recipe.model, recipe.setting)
@@ -109,6 +111,8 @@ def _train(arguments: argparse.Namespace) -> int:
     pseudo = _pseudo_labels(arguments, cls) if cls.needs_labels else None
     labelled = splits if cls.label_inputs else ("train",)
     chosen = select(manifest, store, features, splits, pseudo, labelled)
+    if not all(_is(store, key, features[name], published_with.get(name)) for name, key in chosen.keys.items()):
+        recipe = dataclasses.replace(recipe, published={})
     labels = targets(manifest, cls.task, chosen.segments)
     evaluation = {split: {name: a[chosen.rows[split]] for name, a in labels.items()} for split in splits[1:]}
     if pseudo is not None:
@@ -122,7 +126,9 @@ def _train(arguments: argparse.Namespace) -> int:
     network = _network(cls, recipe, manifest, chosen, pseudo).to(device)
     feeds = _feeds(arguments, chosen, labels, device, extra)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    training = Training(network, recipe, feeds, evaluation, arguments.out, seed, facts, arguments.precision)
+    words = {"published", "source"}  # which change no number
+    depends = facts | {"recipe": {name: value for name, value in facts["recipe"].items() if name not in words}}
+    training = Training(network, recipe, feeds, evaluation, arguments.out, seed, depends, arguments.precision)
     # What does not fit is refused while an earlier result still counts.
     take_up(training.resume, training.forget, arguments.restart, arguments.stale)
     (arguments.out / "train.json").unlink(missing_ok=True)
@@ -135,6 +141,16 @@ def _train(arguments: argparse.Namespace) -> int:
         values = ", ".join(f"{split} {best[split]['main']:.2f}" for split in splits[1:])
         print(f"{selection}: epoch {best['epoch']}, {values}")
     return DONE
+
+
+def _is(store: FeatureStore, key: str, asked: str, name: str | None) -> bool:
+    """Whether a feature that was asked for is the one of that name, and not one of other weights."""
+    if asked == name or [one for one in store if store.spec(one).name == name] == [key]:
+        return True
+    try:
+        return store.key(f"{name}=pretrained") == key
+    except (ValueError, OSError):
+        return False
 
 
 def _network(cls: type, recipe: TrainingRecipe, manifest: Manifest, chosen: Any, pseudo: Any) -> Any:

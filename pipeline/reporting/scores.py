@@ -228,18 +228,28 @@ def _facts(content: dict[str, Any], split: str) -> dict[str, str]:
     clips = (content.get("coverage") or {}).get(split)
     if isinstance(clips, dict) and {"used", "clips"} <= clips.keys():
         found[f"{split} clips"] = f"{clips['used']} of {clips['clips']}"
-    published = content.get("published")
-    if isinstance(published, dict) and published:
-        values = [f"{name} {value:g}" for name, value in published.items() if is_number(value)]
-        found["published, real data"] = ", ".join(values) or "—"
+    if published := _published(content):
+        headline = _HEADLINES.get(str(content.get("task")))
+        shown = {headline: published[headline]} if headline in published else published
+        found["published, real data"] = _listed(shown)
     return found
 
 
-def _add_published_notes(content: dict[str, Any], group: Group, table: ScoreTable) -> None:
-    """What the published number is, below the table."""
+def _published(content: dict[str, Any]) -> dict[str, float]:
+    """Column -> number of the paper."""
     published = content.get("published")
-    texts = [published] if isinstance(published, str) else (published or {}).values()
-    for text in texts:
+    return numbers(published) if isinstance(published, dict) else {}
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {values[name]:g}" for name in sorted(values, key=_rank))
+
+
+def _add_published_notes(content: dict[str, Any], group: Group, table: ScoreTable) -> None:
+    """What the published number is, below the table, and all of them where there are several."""
+    published, found = content.get("published"), _published(content)
+    texts = [published] if isinstance(published, str) else list((published or {}).values())
+    for text in [*texts, _listed(found) if len(found) > 1 else None]:
         line = f"Published for {group.name}: {text}"
         if isinstance(text, str) and text and line not in table.notes:
             table.notes.append(line)

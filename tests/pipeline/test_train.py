@@ -12,6 +12,7 @@ from pipeline import train, training
 from pipeline.manifest import Clip, Event, Manifest
 from pipeline.predictions import Predictions
 from pipeline.store import FeatureStore
+from tests.pipeline import store_factory
 from tests.pipeline.store_factory import spec
 
 CLASSES = ("Bell", "Dog", "Cat")
@@ -267,6 +268,35 @@ def test_a_training_that_diverges_ends_with_the_last_good_checkpoint(place, caps
     assert kept["progress"]["epoch"] == 1
     assert all(values.isfinite().all() for values in kept["network"].values())
     assert not (place / "out/train.json").exists()
+
+
+def test_published_numbers_are_those_of_the_recipes_own_features(place):
+    config = CONFIG.replace("epochs: 4}\n  weak", "epochs: 1, published: {accuracy: 72.7}}\n  weak")
+    (place / "avel.yaml").write_text(config)
+    other = spec("vgg19", (2, 2, 6), modality="visual", recipe="default")
+    made = Manifest.load(place / "manifest.parquet")
+    tuned = spec("vggish", (5,), weights="sha256:" + "cd" * 32)
+    for out, flags in (("own", ()), ("own-by-key", ("--audio", spec("vggish", (5,)).key))):
+        assert run(place, *flags, out=out) == 0
+    store = FeatureStore.create(place / "store", made, [other, tuned])
+    store_factory.fill(store, made, other.key)
+    store_factory.fill(store, made, tuned.key)
+    for out, flags in (
+        ("other", ("--visual", "vgg19", "--audio", spec("vggish", (5,)).key)),
+        ("tuned", ("--audio", tuned.key)),
+    ):
+        assert run(place, *flags, out=out) == 0
+    (place / "avel.yaml").write_text(config.replace("72.7", "72.8"))  # no reason to train anew
+    assert run(place, "--audio", spec("vggish", (5,)).key, out="own-by-key") == 0
+    (place / "avel.yaml").write_text(config)
+    for out, published in (
+        ("own", {"accuracy": 72.7}),
+        ("own-by-key", {}),  # the store has two of that name by now, and this one is not the published one
+        ("other", {}),
+        ("tuned", {}),
+    ):
+        assert json.loads((place / out / "train.json").read_text())["published"] == published
+        assert Predictions.load(place / out / "predictions.npz").facts["recipe"]["published"] == published
 
 
 def test_one_clip_per_split_is_enough(tmp_path):

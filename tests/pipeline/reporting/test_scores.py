@@ -34,6 +34,7 @@ def test_avvp_scores_have_all_columns(tmp_path: Path) -> None:
     test = {"test": {"main": 40.0, "segment": table, "event": {name: value - 10 for name, value in table.items()}}}
     content = {
         "stage": "score", "model": "han", "setting": "weak", "task": "avvp", "features": {},
+        "published": {"segment": {"A": 60.1, "Type": 54.0}, "event": {"Type": 47.7}, "note": "from the paper"},
         "references": {"test": {"nothing": {"segment": {"Type": 8.0}, "event": {"Type": 8.0}}}},
         "runs": [{"seed": seed, "scores": {"best-validation": test, "best-test": test}} for seed in (0, 1)],
     }  # fmt: skip
@@ -43,6 +44,11 @@ def test_avvp_scores_have_all_columns(tmp_path: Path) -> None:
     assert found.columns[:6] == ["segment A", "segment V", "segment AV", "segment Type", "segment Event", "event A"]
     assert found.groups[0].cell("event Event") == "35.0 ± 0.0"
     assert found.references["nothing"]["segment Type"] == 8.0
+    assert found.groups[0].facts["published, real data"] == "segment Type 54"
+    assert found.notes == [
+        "Published for han weak: from the paper",
+        "Published for han weak: segment A 60.1, segment Type 54, event Type 47.7",
+    ]
 
 
 def _avel(folder: Path, name: str, value: float, seed: int = 0, **facts: str) -> None:
