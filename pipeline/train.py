@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -259,9 +258,11 @@ def _feeds(
 def _free_bytes(device: Any) -> int:
     import torch
 
+    from pipeline.memory import free_bytes
+
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return free_bytes()
 
 
 def _announce(recipe: TrainingRecipe, chosen: Any, seed: int, parameters: int) -> None:

@@ -18,6 +18,7 @@ from extractors.spec import FeatureSpec
 from pipeline.manifest import Clip
 from pipeline.media import Media
 from pipeline.mediafile import MediaError, find
+from pipeline.memory import free_bytes
 
 
 def draw(timeline_s: np.ndarray, duration_s: float, count: int, seed: Sequence[int]) -> np.ndarray:
@@ -96,8 +97,7 @@ class Frames(Dataset):
 
 def room_bytes() -> int:
     """Memory for kept pictures: a quarter of what is free, shared by the processes of this machine."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return free // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return free_bytes() // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _collate(items: Sequence[Item]) -> Batch:

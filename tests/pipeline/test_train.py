@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import train, training
+from pipeline import memory, train, training
 from pipeline.manifest import Clip, Event, Manifest
 from pipeline.predictions import Predictions
 from pipeline.store import FeatureStore
@@ -127,6 +127,14 @@ def test_streaming_gives_the_same_trajectory(place):
     run(place, "--epochs", "2", out="held")
     run(place, "--epochs", "2", "--stream", "--loader-workers", "1", out="streamed")
     assert curves(place, "held") == curves(place, "streamed")
+
+
+def test_data_that_outgrow_the_free_memory_are_streamed(place, capsys, monkeypatch):
+    item_bytes = 4 * 10 * (2 * 2 * 6 + 5) + 4 * 10 * 4 + 4 * 4  # streams, one-hot segments, one-hot clip
+    for room, said in ((2 * 36 * item_bytes, "read from the store"), (2 * 36 * item_bytes + 2, "held on cpu")):
+        monkeypatch.setattr(memory, "free_bytes", lambda room=room: room)
+        assert run(place, "--epochs", "1", "--loader-workers", "0", out=said) == 0
+        assert said in capsys.readouterr().err
 
 
 def test_seeds_differ_and_repeat(place):
