@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def _score(arguments: argparse.Namespace) -> int:
         _check(path, run, manifest, first)
         if run.facts.get("content") != first.get("content"):
             log(f"{path}: trained on features or labels that were made anew, not on those of the first file")
+    _same_clips(arguments.predictions, runs)
     scored = [score_run(run, manifest, arguments.gate_is or run.facts["gate_is"]) for run in runs]
     result = receipt(
         "score",
@@ -94,6 +96,21 @@ def _check(path: Path, run: Predictions, manifest: Manifest, first: dict[str, An
     if own != other:
         names = ", ".join(name for name in own if own[name] != other.get(name))
         raise ValueError(f"{path}: trained with other settings than the first file: {names}")
+
+
+def _same_clips(paths: list[Path], runs: list[Predictions]) -> None:
+    """A mean over seeds that were scored on different clips is a mean of nothing."""
+    scored = [set(zip(run.splits.tolist(), run.clips.tolist(), strict=True)) for run in runs]
+    if any(clips != scored[0] for clips in scored):
+        shared = set.intersection(*scored)
+        lines = [
+            f"{path}: " + ", ".join(f"{count} of {split}" for split, count in Counter(s for s, _ in clips).items())
+            for path, clips in zip(paths, scored, strict=True)
+        ]
+        raise ValueError(
+            "\n  ".join(["these trainings were scored on different clips, so they have no mean:", *sorted(lines)])
+            + f"\n  common to all are {len(shared)}. Train them on the same features, or score each into its own file"
+        )
 
 
 def _settings(facts: dict[str, Any]) -> dict[str, Any]:

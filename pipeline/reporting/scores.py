@@ -189,7 +189,13 @@ def _add(
         for column, value in values.items():
             group.scores.setdefault(column, []).append(value)
         ran = training.get(Path(name).stem) or training.get(f"{model}-{setting}-{seed}", {})
-        group.facts |= ran | _facts(content, split)
+        facts, clips = _facts(content, split), f"{split} clips"
+        if group.facts.get(clips, facts.get(clips)) != facts.get(clips):
+            table.notes.append(
+                f"{name} was scored on {facts.get(clips, 'unknown')} clips, another seed of {group.name} on "
+                f"{group.facts[clips]}: their mean is over different clips."
+            )
+        group.facts |= ran | facts
         _add_published_notes(content, group, table)
         _add_references(name, (content.get("references") or {}).get(split) or {}, table)
     if not used:

@@ -22,7 +22,7 @@ def manifest(folder):
     return made
 
 
-def predictions(folder, made, winner=5, seed=0, gate=GATE, name="p.npz", **facts):
+def predictions(folder, made, winner=5, seed=0, gate=GATE, name="p.npz", clips=slice(None), **facts):
     category = np.zeros((2, 28), dtype=np.float32)
     category[:, winner] = 1
     arrays = {"gate": np.array([gate, gate], dtype=np.float32), "category": category}
@@ -32,8 +32,9 @@ def predictions(folder, made, winner=5, seed=0, gate=GATE, name="p.npz", **facts
         "recipe": {"published": {"accuracy": 79.3}}, "best": {"best-validation": 3, "best-test": 4},
     }  # fmt: skip
     splits = np.array([clip.split for clip in made.clips])
+    arrays = {name: values[clips] for name, values in arrays.items()}
     both = {"best-validation": arrays, "best-test": arrays}
-    Predictions(np.array(made.ids), splits, both, known | facts).save(folder / name)
+    Predictions(np.array(made.ids)[clips], splits[clips], both, known | facts).save(folder / name)
     return str(folder / name)
 
 
@@ -58,6 +59,25 @@ def test_seeds_are_summarised(tmp_path):
     run(tmp_path, *files)
     summary = json.loads((tmp_path / "s.json").read_text())["summary"]["best-validation"]["test"]
     assert summary == {"mean": pytest.approx(50.0), "spread": pytest.approx(60 / 2**0.5), "runs": 2}
+
+
+def test_seeds_that_were_scored_on_different_clips_have_no_mean(tmp_path, capsys):
+    made = manifest(tmp_path)
+    with pytest.raises(SystemExit):
+        run(tmp_path, predictions(tmp_path, made), predictions(tmp_path, made, name="q.npz", seed=1, clips=slice(1)))
+    told = capsys.readouterr().err
+    assert "scored on different clips" in told
+    assert "p.npz: 1 of val, 1 of test\n" in told
+    assert "q.npz: 1 of val\n" in told
+    assert "common to all are 1." in told
+
+
+def test_other_rows_under_the_same_key_are_told(tmp_path, capsys):
+    made = manifest(tmp_path)
+    contents = ({"features": {"visual": "a"}}, {"features": {"visual": "b"}})
+    files = [predictions(tmp_path, made, seed=n, name=f"{n}.npz", content=c) for n, c in enumerate(contents)]
+    assert run(tmp_path, *files) == 0
+    assert "1.npz: trained on features or labels that were made anew" in capsys.readouterr().err
 
 
 def test_the_gates_meaning_can_be_switched(tmp_path):

@@ -51,7 +51,17 @@ def test_avvp_scores_have_all_columns(tmp_path: Path) -> None:
     ]
 
 
-def _avel(folder: Path, name: str, value: float, seed: int = 0, **facts: str) -> None:
+def test_a_mean_over_different_clips_is_said(tmp_path: Path) -> None:
+    for seed, used in enumerate((9, 9, 8)):
+        coverage = {"test": {"clips": 9, "used": used, "excluded": {}}}
+        _avel(tmp_path, f"avel-supervised-{seed}", 40.0, seed=seed, experiment="one", coverage=coverage)
+    (found,) = scores.score_tables(gather.open_run(tmp_path))
+    (note,) = found.notes
+    assert "avel-supervised-2.json was scored on 8 of 9 clips" in note
+    assert "on 9 of 9" in note
+
+
+def _avel(folder: Path, name: str, value: float, seed: int = 0, **facts: object) -> None:
     test = {"test": {"main": value, "accuracy": value}}
     content = {
         "stage": "score", "model": "avel", "setting": "supervised", "task": "ave", "features": {}, "references": {},
