@@ -15,6 +15,7 @@ from pipeline.allocator import keep_freed_memory
 from pipeline.manifest import Clip, Manifest
 from pipeline.outcomes import MEANING
 from pipeline.run import DONE, command, log, receipt, sha256_of, write_json
+from pipeline.schedules import misfit
 from pipeline.store import FeatureStore
 
 EXAMPLE = """\
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--recipe", default="clave", help="name in workflows/config/finetune, or a YAML file")
     made.add_argument("--loss", choices=["one-sided", "symmetric"], help="instead of the recipe's")
     made.add_argument("--tune", choices=["all", "projections"], help="projections: a frozen encoder, for comparison")
-    made.add_argument("--epochs", type=int, help="instead of the recipe's")
+    made.add_argument("--epochs", type=int, help="instead of the recipe's; its schedule stays as it is")
     made.add_argument("--batch", type=int, help="clips per step over all processes, instead of the recipe's")
     made.add_argument("--chunk", type=int, help="clips through the encoder at once, instead of the recipe's")
     made.add_argument("--seed", type=int, default=0)
@@ -130,6 +131,8 @@ def _finetune(arguments: argparse.Namespace) -> int:
     take_up(tuning.resume, tuning.forget, arguments.restart, arguments.stale)
     if rank == 0:
         (arguments.out / "finetune.json").unlink(missing_ok=True)
+        if words := misfit(recipe.schedule, recipe.epochs):
+            log(f"{words}; `schedule` in the recipe changes it")
         _announce(facts, sum(parameter.numel() for parameter in tuning.trained))
     progress = tuning.run(lambda line: _report(line, recipe.epochs))
     tuning.load_best()

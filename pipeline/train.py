@@ -17,6 +17,7 @@ from pipeline.manifest import Manifest
 from pipeline.predictions import Predictions
 from pipeline.recipes import TrainingRecipe, config_file, read
 from pipeline.run import DONE, command, log, receipt, sha256_of, write_json
+from pipeline.schedules import misfit
 from pipeline.store import FeatureStore
 
 EXAMPLE = """\
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--config", type=Path, help="YAML; default: the model's own in workflows/config/models")
     for stream in ("visual", "audio", "motion"):
         made.add_argument(f"--{stream}", metavar="FEATURE", help=f"key or encoder:recipe[=WEIGHTS] of {stream!r}")
-    made.add_argument("--epochs", type=int, help="instead of the configuration's")
+    made.add_argument("--epochs", type=int, help="instead of the configuration's; its schedule stays as it is")
     made.add_argument("--batch", type=int, help="instead of the configuration's")
     made.add_argument("--patience", type=int, help="stop after so many epochs without a better validation score")
     made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -138,7 +139,7 @@ def _train(arguments: argparse.Namespace) -> int:
     write_json(arguments.out / "train.json", _receipt(arguments, recipe, facts, progress, network))
     for selection, best in progress.best.items():
         values = ", ".join(f"{split} {best[split]['main']:.2f}" for split in splits[1:])
-        print(f"{selection}: epoch {best['epoch']}, {values}")
+        print(f"{selection}: epoch {best['epoch'] + 1}/{recipe.epochs}, {values}")
     return DONE
 
 
@@ -267,6 +268,10 @@ def _free_bytes(device: Any) -> int:
 
 def _announce(recipe: TrainingRecipe, chosen: Any, seed: int, parameters: int) -> None:
     log(f"{recipe.model}, {recipe.setting}, seed {seed}: {parameters:,} parameters, up to {recipe.epochs} epochs")
+    if words := misfit(recipe.schedule, recipe.epochs):
+        log(f"  {words}; `schedule` in --config changes it")
+    if (late := recipe.network.get("contrast_from", 0)) >= recipe.epochs:
+        log(f"  the contrast never begins: it would after {late} epochs; `contrast_from` in --config changes it")
     for split, counts in chosen.coverage().items():
         log(f"  {split}: {counts['used']} of {counts['clips']} clips")
         for reason, count in sorted(counts["excluded"].items()):

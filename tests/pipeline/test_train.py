@@ -143,6 +143,33 @@ def test_seeds_differ_and_repeat(place):
     assert curves(place, "a") == curves(place, "b") != curves(place, "c")
 
 
+def test_what_few_epochs_leave_out_is_said(place, capsys):
+    (place / "avel.yaml").write_text(CONFIG + "schedule: {kind: milestones, epochs: [1, 3], factor: 0.5}\n")
+    for epochs, said in (("2", True), ("4", False)):
+        run(place, "--epochs", epochs, out=epochs)
+        assert ("does not fall after epoch 3: there are 2 epochs" in capsys.readouterr().err) == said
+
+
+def test_a_contrast_that_never_begins_is_said(place, capsys):
+    network = "width: 16, visual_width: 16, audio_width: 6, encoder_hidden: 32, decoder_hidden: 32, contrast_from: 2"
+    config = CONFIG.replace("model: avel", "model: cace-net").replace("hidden: 16, lstm: 8, head: 8", network)
+    (place / "avel.yaml").write_text(config)
+    for epochs, said in (("2", True), ("3", False)):
+        assert run(place, "--model", "cace-net", "--epochs", epochs, out=epochs) == 0
+        assert ("contrast never begins: it would after 2 epochs" in capsys.readouterr().err) == said
+
+
+def test_the_best_epoch_is_counted_as_the_log_counts(place, capsys):
+    run(place, "--epochs", "3")
+    told = capsys.readouterr()
+    stored = json.loads((place / "out/train.json").read_text())["best"]["best-validation"]
+    (line,) = [line for line in told.out.splitlines() if line.startswith("best-validation: ")]
+    number = int(line.split("epoch ")[1].split("/")[0])
+    assert number == stored["epoch"] + 1
+    assert f"epoch {number}/3: loss" in told.err
+    assert f"val {stored['val']['main']:.2f}" in line
+
+
 def test_stops_early(place):
     (place / "avel.yaml").write_text(CONFIG.replace("lr: 1.0e-2", "lr: 0.0"))
     run(place, "--epochs", "200", "--patience", "3")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from pipeline.models import ave_targets, blocks, link, parsing, table
 from pipeline.models.contrast import segment_contrast
 from pipeline.models.dg_sct import Adapter
-from pipeline.schedules import rate
+from pipeline.schedules import misfit, rate
 from tests.pipeline.models import networks as n
 
 FIRST = torch.tensor([[[1, 0], [0.8, 0.6], [0, 1]]])
@@ -188,6 +188,30 @@ def test_valor_learning_rates():
 )
 def test_schedules(schedule, epoch, iteration, expected):
     assert rate(schedule, 1.0, epoch, iteration) == pytest.approx(expected)
+
+
+def test_a_cosine_does_not_rise_again():
+    schedule = {"kind": "warm-up-cosine", "warm_up": 10, "epochs": 60, "last": 3e-6}
+    assert [rate(schedule, 3e-4, epoch - 1, 0) for epoch in (60, 61, 110)] == pytest.approx([3e-6] * 3)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "says"),
+    [
+        (None, 1, ""),
+        ({"kind": "milestones", "epochs": [10, 20, 30], "factor": 0.5}, 31, ""),
+        ({"kind": "milestones", "epochs": [10, 20, 30], "factor": 0.5}, 20, "after epoch 20, 30: there are 20"),
+        ({"kind": "every-epochs", "every": 10, "factor": 0.1}, 11, ""),
+        ({"kind": "every-epochs", "every": 10, "factor": 0.1}, 10, "after 10 epochs, there are 10"),
+        ({"kind": "every-iterations", "every": 15000, "factor": 0.1}, 1, ""),
+        ({"kind": "warm-up-cosine", "warm_up": 10, "epochs": 60, "last": 0}, 60, ""),
+        ({"kind": "warm-up-cosine", "warm_up": 10, "epochs": 60, "last": 0}, 20, "falls over 60 epochs, there are 20"),
+    ],
+)
+def test_what_other_numbers_of_epochs_leave_of_a_schedule(schedule, epochs, says):
+    found = misfit(schedule, epochs)
+    assert says in found
+    assert bool(found) == bool(says)
 
 
 def test_contrast_starts_late():
