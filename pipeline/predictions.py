@@ -18,6 +18,13 @@ from pipeline.metrics import ave, avvp
 
 #: How the epoch is chosen: honestly, or as most papers do, by the very score that they report.
 SELECTIONS = ("best-validation", "best-test")
+#: What scoring needs to know, and the arrays that decide, by task.
+_FACTS = (
+    "model", "setting", "task", "gate_is", "seed", "dataset", "manifest", "features", "labels", "coverage", "recipe",
+    "best",
+)  # fmt: skip
+_ARRAYS = {"ave": ({"scores"}, {"gate", "category"}), "avvp": ({"video", "audio", "visual"},)}
+_AGAIN = "the same `python -m pipeline.train` command writes it again from its checkpoint"
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Predictions:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: not a file of predictions.
+            ValueError: not a file of predictions, damaged, or something is missing in it.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file; `python -m pipeline.train` writes predictions.npz")
@@ -63,9 +70,31 @@ class Predictions:
                     selection, separator, name = entry.partition("/")
                     if separator:
                         arrays.setdefault(selection, {})[name] = file[entry]
-                return cls(file["clip"], file["split"], arrays, facts)
-        except (OSError, KeyError, ValueError) as error:
-            raise ValueError(f"{path}: not a file of predictions ({error})") from error
+                made = cls(file["clip"], file["split"], arrays, facts)
+        except Exception as error:  # a damaged archive raises many kinds, from zipfile, zlib and NumPy
+            raise ValueError(f"{path}: not a file of predictions ({error}); {_AGAIN}") from error
+        if problems := made.problems():
+            raise ValueError(f"{path}: incomplete or damaged: {'; '.join(problems)}; {_AGAIN}")
+        return made
+
+    def problems(self) -> list[str]:
+        """What is missing or does not fit together, one phrase each."""
+        facts = self.facts if isinstance(self.facts, dict) else {}
+        found = [f"no fact {name}" for name in _FACTS if name not in facts]
+        count = len(self.clips) if self.clips.ndim == 1 else -1
+        if count < 1 or self.splits.shape != (count,):
+            found.append(f"clips of shape {self.clips.shape} and splits of shape {self.splits.shape}")
+        if not self.arrays:
+            found.append("no predictions")
+        for selection, arrays in self.arrays.items():
+            if not any(names <= set(arrays) for names in _ARRAYS.get(facts.get("task"), ())):
+                found.append(f"{selection} has {', '.join(sorted(arrays))} only")
+            found += [
+                f"{selection} {name} is of shape {values.shape} for {count} clips"
+                for name, values in arrays.items()
+                if values.ndim < 2 or len(values) != count
+            ]
+        return found
 
     def of(self, selection: str, split: str) -> dict[str, np.ndarray]:
         """Arrays of one split."""

@@ -24,6 +24,7 @@ class Model(nn.Module):
         needs_labels: True where the loss or the network reads pseudo-labels (`audio_pseudo`, `visual_pseudo`).
         label_mask: which pseudo-labels, those that the weak label allows (`video-label`) or all (`none`).
         label_inputs: names of labels that the network itself takes beside its streams.
+        per_segment: streams that need one row for each label segment; None: all of them.
         wants_segments: True where the constructor takes the number of label segments, `segments`.
         settings: forms of supervision that it knows.
         gate_is: meaning of a predicted `gate`, see `pipeline.metrics.ave.GATES`.
@@ -34,6 +35,7 @@ class Model(nn.Module):
     needs_labels: ClassVar[bool] = False
     label_mask: ClassVar[str] = "video-label"
     label_inputs: ClassVar[tuple[str, ...]] = ()
+    per_segment: ClassVar[tuple[str, ...] | None] = None
     wants_segments: ClassVar[bool] = False
     gate_is: ClassVar[str] = "logits"
     settings: ClassVar[tuple[str, ...]]

@@ -60,6 +60,7 @@ class HAN(Model):
 
     task = "avvp"
     streams: ClassVar = STREAMS
+    per_segment: ClassVar[tuple[str, ...]] = ("audio", "motion")
     settings = ("weak",)
     wants_segments: ClassVar[bool] = True
 

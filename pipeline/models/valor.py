@@ -51,6 +51,7 @@ class VALOR(Model):
 
     task = "avvp"
     streams: ClassVar = STREAMS | {"audio": "one vector per segment, (T, A), or a CLAP feature map, (64, A)"}
+    per_segment: ClassVar[tuple[str, ...]] = ("motion",)
     settings = ("weak",)
     needs_labels = True
     label_mask = "video-label"

@@ -110,6 +110,54 @@ def test_other_files_are_refused(tmp_path, capsys):
     assert "pipeline.train" in capsys.readouterr().err
 
 
+def _rewrite(path, change):
+    with np.load(path) as file:
+        entries = dict(file)
+    change(entries)
+    np.savez(path, **entries)
+
+
+def _without(*names):
+    return lambda path: _rewrite(path, lambda entries: [entries.pop(name) for name in names])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "not a file of predictions"),
+        (lambda path: path.write_bytes(path.read_bytes()[:900] + b"?" * 40 + path.read_bytes()[940:]), "not a file"),
+        (lambda path: np.save(path.open("wb"), np.zeros(3)), "not a file of predictions"),
+        (lambda path: path.write_bytes(b""), "not a file of predictions"),
+        (_without("clip"), "not a file of predictions"),
+        (_without("best-validation/gate"), "best-validation has category only"),
+        (
+            _without(
+                *(f"{which}/{name}" for which in ("best-validation", "best-test") for name in ("gate", "category"))
+            ),
+            "no predictions",
+        ),
+        (lambda path: _rewrite(path, lambda e: e.update(facts=np.array("{}"))), "no fact model; no fact setting"),
+        (lambda path: _rewrite(path, lambda e: e.update(facts=np.array("[1]"))), "no fact model"),
+        (lambda path: _rewrite(path, lambda e: e.update(split=e["split"][:1])), "splits of shape (1,)"),
+        (
+            lambda path: _rewrite(path, lambda e: e.update({"best-test/gate": e["best-test/gate"][:1]})),
+            "best-test gate is of shape (1, 10) for 2 clips",
+        ),
+    ],
+)
+def test_damaged_predictions_are_told(tmp_path, capsys, damage, says):
+    path = tmp_path / "p.npz"
+    predictions(tmp_path, manifest(tmp_path))
+    damage(path)
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, str(path))
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert f"{path}: " in told
+    assert says in told
+    assert "writes it again" in told
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [

@@ -386,6 +386,17 @@ def test_nan_names_the_clips(tmp_path, capsys):
     assert "train-002, train-004" in capsys.readouterr().err
 
 
+def test_streams_of_other_lengths_than_the_labels_are_told(place, capsys):
+    made = Manifest.load(place / "manifest.parquet")
+    half = spec("vggish", (5,), recipe="half", count=20, window_s=0.5)
+    store_factory.fill(FeatureStore.create(place / "store", made, [half]), made, half.key)
+    with pytest.raises(SystemExit):
+        run(place, "--audio", "vggish:half")
+    told = capsys.readouterr().err
+    assert f"10 label segments, one a second, but of the streams 'audio' has 20 rows ({half.key})" in told
+    assert "one row a second: --audio" in told
+
+
 def test_a_store_of_other_clips_is_told(place, tmp_path, capsys):
     clips = tuple(Clip(f"x{n}", f"x{n}", None, 10.0, "train", ("Bell",)) for n in range(3))
     Manifest("llp", clips, CLASSES).save(place / "manifest.parquet")

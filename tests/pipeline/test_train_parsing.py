@@ -123,6 +123,16 @@ def test_labels_made_anew_are_other_data(place, capsys):
     _fill(labels, entry, lambda row: rows[row])
 
 
+@pytest.mark.parametrize("model", ["han", "valor-plus"])
+def test_motion_of_another_length_is_told(place, capsys, model):
+    entry = spec("r2plus1d", (4,), recipe="half", modality="visual", count=20, window_s=0.5)
+    store = FeatureStore.create(place / "store", Manifest.load(place / "manifest.parquet"), [entry])
+    _fill(store, entry, lambda row: np.zeros((20, 4), np.float32))
+    with pytest.raises(SystemExit):
+        run(place, model, "--motion", "r2plus1d:half", "--out", str(place / "motion"))
+    assert "'motion' has 20 rows" in capsys.readouterr().err
+
+
 def test_missing_pseudo_labels_are_told(place, capsys):
     with pytest.raises(SystemExit):
         run(place, "valor", labels=False)

@@ -33,7 +33,8 @@ def test_decisions_of_avvp_models_keep_the_modalities_apart(tmp_path: Path) -> N
     audio[0, 2:5] = 0.5  # of all classes; the clip-level probability vetoes class 1
     visual[0, 7:, 0] = 0.8
     arrays = {"best-validation": {"video": video, "audio": audio, "visual": visual}}
-    facts = {"task": "avvp", "gate_is": "logits"}
+    others = ("model", "setting", "seed", "dataset", "manifest", "features", "labels", "coverage", "recipe", "best")
+    facts = dict.fromkeys(others) | {"task": "avvp", "gate_is": "logits"}
     Predictions(np.array(["a"]), np.array(["test"]), arrays, facts).save(tmp_path / "predictions.npz")
     found = decisions.read_decisions(tmp_path / "predictions.npz", "han-weak-0", CLASSES)
     assert set(found.events(0, 10.0)) == {
