@@ -50,8 +50,8 @@ def _effect(arguments: argparse.Namespace) -> int:
     from pipeline.finetuning.effect import effects
 
     manifest, store = Manifest.load(arguments.manifest).check(), FeatureStore.open(arguments.store)
-    found = effects([json.loads(path.read_text(encoding="utf-8")) for path in arguments.tuning])
-    scores = [json.loads(path.read_text(encoding="utf-8")) for path in arguments.scores]
+    tunings, scores = _records(arguments.tuning, "finetune"), _records(arguments.scores, "score")
+    found = effects(tunings)
     made = [_rows(effect, manifest, store, scores, arguments.probe_seeds) for effect in found]
     options = {"probe_seeds": arguments.probe_seeds}
     write_json(arguments.out, receipt("effect", options, manifest=manifest.digest, effects=made))
@@ -60,6 +60,29 @@ def _effect(arguments: argparse.Namespace) -> int:
         for row in entry["rows"]:
             print(f"  {row['measure']:44} {_spread(row['before'])}  ->  {_spread(row['after'])}   {row['verdict']}")
     return DONE
+
+
+def _records(paths: list[Path], stage: str) -> list[dict[str, Any]]:
+    """Receipts of one stage.
+
+    Raises:
+        ValueError: files of another kind, or damaged ones; all are named.
+    """
+    made, problems = [], []
+    for path in paths:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}: unreadable ({error})")
+            continue
+        kind = content.get("stage", "nothing known") if isinstance(content, dict) else "nothing known"
+        if kind != stage:
+            problems.append(f"{path}: made by {kind}")
+        made.append(content)
+    if problems:
+        flag = {"finetune": "--tuning takes finetune.json of", "score": "--scores takes JSON files of"}[stage]
+        raise ValueError("\n  ".join([f"{flag} `python -m pipeline.{stage}`, and these are none:", *problems]))
+    return made
 
 
 def _rows(effect: Any, manifest: Manifest, store: FeatureStore, scores: list, seeds: list[int]) -> dict[str, Any]:

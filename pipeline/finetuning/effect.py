@@ -117,6 +117,8 @@ def model_rows(effect: Effect, before_key: str, after_keys: dict[str, int], scor
     Args:
         after_keys: feature key -> seed of the fine-tuning.
         scores: files of `pipeline.score`.
+    Raises:
+        ValueError: one has no score on test clips.
     """
     #: before: training seed -> score; after: (fine-tuning seed, training seed) -> score.
     sides: dict[tuple[str, ...], tuple[dict[int, float], dict[tuple[int, int], float]]] = {}
@@ -129,6 +131,8 @@ def model_rows(effect: Effect, before_key: str, after_keys: dict[str, int], scor
         name = (content["model"], content["setting"], content["task"], content.get("experiment"), *others)
         before, after = sides.setdefault(name, ({}, {}))
         for run in content["runs"]:
+            if _SPLIT not in run["scores"].get(_SELECTION, {}):
+                raise ValueError(f"the scores of {name[0]}, {name[1]}, seed {run['seed']} are of no {_SPLIT} clips")
             score = run["scores"][_SELECTION][_SPLIT]["main"]
             if keys[changed[0]] == before_key:
                 before[run["seed"]] = score

@@ -23,6 +23,7 @@ def receipt(manifest, seed, tune="all", recall=50.0):
     way = {"R@1": recall, "R@5": 90.0}
     both = {"visual to audio": way, "audio to visual": way}
     return {
+        "stage": "finetune",
         "arguments": {
             "visual": "clip-tiny", "weights": "random:0", "audio": {"key": "k", "name": "clap-tiny"}, "seed": seed,
             "manifest": manifest.digest, "recipe": {"loss": "symmetric", "tune": tune},
@@ -36,7 +37,7 @@ def receipt(manifest, seed, tune="all", recall=50.0):
 
 def score(key, seed, value, model="avel"):
     return {
-        "model": model, "setting": "supervised", "task": "ave",
+        "stage": "score", "model": model, "setting": "supervised", "task": "ave",
         "features": {"visual": {"key": key}, "audio": {"key": "sound"}},
         "runs": [{"seed": seed, "scores": {"best-validation": {"test": {"main": value}}}}],
     }  # fmt: skip
@@ -110,6 +111,10 @@ def test_models_are_paired_by_what_else_they_read():
     (row,) = model_rows(effects([receipt(Manifest("demo", (), ()), 0)])[0], "old", {"new": 0}, [*scores, different])
     assert row.gains == [5.0]
     assert row.note == "audio sound"
+    untested = score("new", 0, 75.0)
+    untested["runs"][0]["scores"]["best-validation"] = {"val": {"main": 75.0}}
+    with pytest.raises(ValueError, match="scores of avel, supervised, seed 0 are of no test clips"):
+        model_rows(effects([receipt(Manifest("demo", (), ()), 0)])[0], "old", {"new": 0}, [untested])
 
 
 def test_the_command_writes_what_the_report_shows(place, capsys):
@@ -145,6 +150,32 @@ def test_the_command_writes_what_the_report_shows(place, capsys):
     with pytest.raises(SystemExit):
         effect.main([*flags, f"{folder}/e.json", "--tuning", f"{folder}/other.json"])
     assert "no clip-tiny made with sha256:dddd" in capsys.readouterr().err
+
+
+def test_other_files_than_receipts_are_told_all_at_once(place, capsys):
+    folder, manifest, *_ = place
+    contents = {"train": {"stage": "train", "arguments": {}}, "list": [1], "plain": {}, "tuning": receipt(manifest, 0)}
+    paths = {name: folder / f"{name}.json" for name in (*contents, "torn", "absent")}
+    for name, content in contents.items():
+        paths[name].write_text(json.dumps(content))
+    paths["torn"].write_text('{"stage": "fine')
+    flags = ["--manifest", f"{folder}/manifest.parquet", "--store", f"{folder}/features", "--out", f"{folder}/e.json"]
+
+    def told(*more):
+        with pytest.raises(SystemExit) as ended:
+            effect.main([*flags, *map(str, more)])
+        assert ended.value.code == 1
+        return capsys.readouterr().err
+
+    found = told("--tuning", *(paths[name] for name in ("train", "list", "plain", "torn", "absent")))
+    assert f"{paths['train']}: made by train" in found
+    assert f"{paths['list']}: made by nothing known" in found
+    assert f"{paths['plain']}: made by nothing known" in found
+    assert f"{paths['torn']}: unreadable" in found
+    assert f"{paths['absent']}: unreadable" in found
+    found = told("--tuning", paths["tuning"], "--scores", paths["train"], paths["tuning"])
+    assert f"{paths['tuning']}: made by finetune" in found
+    assert "--scores takes JSON files of `python -m pipeline.score`" in found
 
 
 def test_several_tunings_seen_by_one_training_seed_are_not_mixed_up():
