@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     chosen.add_argument("--accept-thresholds", action="store_true", help="use the table's with another teacher")
     made.add_argument("--write-thresholds", type=Path, metavar="FILE", help="with --calibrate: keep them, with curves")
     made.add_argument("--out", required=True, type=Path, help="label store to make or to continue")
-    made.add_argument("--device", default="cpu", help="where captions are encoded")
+    made.add_argument("--device", default="cpu", help="where captions are encoded: cpu, cuda or cuda:N")
     made.add_argument("--job-clips", type=int, default=JOB_CLIPS, help="clips per block at most; fixed per store")
     made.add_argument("--max-failed", type=int, metavar="N", help="exit 3 if more clips than N have no labels")
     made.add_argument("--receipt", type=Path, help="JSON written last: keys, counts, evaluation")
@@ -80,9 +80,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _pseudolabel(arguments: argparse.Namespace) -> int:
     from pipeline.datasets.description import MANIFESTS, read_prompts
+    from pipeline.device import use
     from pipeline.pseudolabelling.labeller import Labeller
     from pipeline.pseudolabelling.teachers import TextSide, teachers
 
+    if arguments.store.resolve() in (arguments.out.resolve(), *arguments.out.resolve().parents):
+        raise ValueError(f"--out {arguments.out} is the feature store or in it; labels need a folder of their own")
+    use(arguments.device)
     manifest = Manifest.load(arguments.manifest).check()
     if not manifest.classes:
         raise ValueError(f"{arguments.manifest}: the dataset has no classes, so there is nothing to label")

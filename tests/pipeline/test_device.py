@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline import doctor, extract
+from pipeline import doctor, extract, pseudolabel
 from pipeline.device import use
 from pipeline.run import BROKE
 
@@ -12,7 +12,15 @@ def test_a_cpu_is_always_there():
     assert use("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize(("name", "words"), [("gpu", "write cpu, cuda"), ("cuda:99", "sees (no|cuda:0 to)")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gpu", "write cpu, cuda"),
+        ("mps", "write cpu, cuda"),
+        ("meta", "write cpu, cuda"),
+        ("cuda:99", "sees (no|cuda:0 to)"),
+    ],
+)
 def test_what_is_there_instead_is_told(name, words):
     with pytest.raises(ValueError, match=words):
         use(name)
@@ -32,7 +40,12 @@ def test_the_second_gpu_is_used_alone(monkeypatch):
 
 def test_commands_end_with_the_reason_and_not_with_a_traceback(tmp_path, capsys):
     flags = ["--manifest", str(tmp_path / "m"), "--media", str(tmp_path), "--store", str(tmp_path / "s")]
-    for main, arguments in ((extract.main, [*flags, "--encoders", "vggish"]), (doctor.main, ["--encoders", "vggish"])):
+    labels = ["--manifest", str(tmp_path / "m"), "--store", str(tmp_path / "s"), "--teacher", "clip-tiny"]
+    for main, arguments in (
+        (extract.main, [*flags, "--encoders", "vggish"]),
+        (doctor.main, ["--encoders", "vggish"]),
+        (pseudolabel.main, [*labels, "--out", str(tmp_path / "l")]),
+    ):
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--device", "cuda:99"])
         assert ended.value.code == BROKE

@@ -256,6 +256,8 @@ def test_a_fine_tuning_that_diverges_ends_with_the_last_good_checkpoint(folder, 
         (["--visual-weights", "wrong.pt"], "neither `pretrained`, `random:SEED` nor an existing file"),
         (["--batch", "1"], "InfoNCE needs at least two clips"),
         (["--recipe", "nothing"], "no such fine-tuning recipe"),
+        (["--device", "cuda:99"], "--device cuda:99: torch"),
+        (["--device", "meta"], "--device meta: write cpu, cuda or cuda:N"),
     ],
 )
 def test_what_cannot_be_tuned_is_said(folder, small_clips, capsys, change, message):  # noqa: F811

@@ -200,6 +200,17 @@ def test_what_cannot_be_labelled_is_said(folder, capsys, change, flags, message)
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("out", ["features", "features/labels", "labels/../features"])
+def test_labels_do_not_go_into_the_feature_store(folder, capsys, out):
+    (folder / "labels").mkdir()
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        run(folder, "--accept-thresholds", out=out)
+    assert stop.value.code == 1
+    assert "labels need a folder of their own" in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_thresholds_of_another_teacher_are_refused(folder, capsys):
     flags = ("--calibrate", "val", "--write-thresholds", f"{folder}/t.json")
     assert run(folder, *flags, teachers=("clip-tiny",)) == 0

@@ -349,6 +349,7 @@ def test_one_clip_per_split_is_enough(tmp_path):
         (["--model", "cace-net", "--setting", "weak"], "trained supervised"),
         (["--model", "cmran"], "configures model 'avel'"),
         (["--device", "cuda:99"], "CUDA"),
+        (["--device", "mps"], "write cpu, cuda or cuda:N"),
     ],
 )
 def test_wrong_flags_are_told(place, capsys, flags, words):
