@@ -47,6 +47,20 @@ class Selection:
     store_rows: np.ndarray
     excluded: dict[str, dict[str, int]] = field(default_factory=dict)
 
+    def check_rows(self, streams: tuple[str, ...]) -> None:
+        """That these streams have a row for each label segment.
+
+        Raises:
+            ValueError: some have other numbers of rows; all are named.
+        """
+        wrong = {stream: self.shapes[stream][0] for stream in streams if self.shapes[stream][0] != self.segments}
+        if wrong:
+            found = ", ".join(f"{stream!r} has {rows} rows ({self.keys[stream]})" for stream, rows in wrong.items())
+            raise ValueError(
+                f"a clip has {self.segments} label segments, one a second, but of the streams {found}; give features "
+                f"with one row a second: {', '.join(f'--{stream}' for stream in wrong)}"
+            )
+
     def coverage(self) -> dict[str, dict]:
         """Per split: clips asked for, clips used, and the others by reason."""
         return {

@@ -111,7 +111,7 @@ def _train(arguments: argparse.Namespace) -> int:
     pseudo = _pseudo_labels(arguments, cls) if cls.needs_labels else None
     labelled = splits if cls.label_inputs else ("train",)
     chosen = select(manifest, store, features, splits, pseudo, labelled)
-    _check_rows(cls, chosen)
+    chosen.check_rows(tuple(cls.streams) if cls.per_segment is None else cls.per_segment)
     if not all(_is(store, key, features[name], published_with.get(name)) for name, key in chosen.keys.items()):
         recipe = dataclasses.replace(recipe, published={})
     labels = targets(manifest, cls.task, chosen.segments)
@@ -142,18 +142,6 @@ def _train(arguments: argparse.Namespace) -> int:
         values = ", ".join(f"{split} {best[split]['main']:.2f}" for split in splits[1:])
         print(f"{selection}: epoch {best['epoch'] + 1}/{recipe.epochs}, {values}")
     return DONE
-
-
-def _check_rows(cls: type, chosen: Any) -> None:
-    """Streams of other lengths than the labels would meet inside the network."""
-    streams = cls.streams if cls.per_segment is None else cls.per_segment
-    wrong = {stream: chosen.shapes[stream][0] for stream in streams if chosen.shapes[stream][0] != chosen.segments}
-    if wrong:
-        found = ", ".join(f"{stream!r} has {rows} rows ({chosen.keys[stream]})" for stream, rows in wrong.items())
-        raise ValueError(
-            f"a clip has {chosen.segments} label segments, one a second, but of the streams {found}; give features "
-            f"with one row a second: {', '.join(f'--{stream}' for stream in wrong)}"
-        )
 
 
 def _is(store: FeatureStore, key: str, asked: str, name: str | None) -> bool:
