@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from extractors.recipes import recipe
 from extractors.spec import FeatureSpec
+from pipeline.configuration import read_yaml
 from pipeline.layout import plan_for
 from pipeline.planning import ROOT, clip_count
 
@@ -90,43 +90,10 @@ def together(values: Any) -> Any:
     return None if None in values else sum(values)
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """A configuration laid over the defaults, checked against the workflow's schema.
-
-    Raises:
-        ValueError: misspelt or missing keys, all of them.
-    """
-    import jsonschema
-
-    config = _read(ROOT / "workflows" / "config" / "defaults.yaml")
-    _lay_over(config, _read(Path(path)))
-    schema = _read(ROOT / "workflows" / "schemas" / "config.schema.yaml")
-    problems = [
-        f"{'.'.join(map(str, error.absolute_path)) or 'configuration'}: {error.message}"
-        for error in jsonschema.Draft202012Validator(schema).iter_errors(config)
-    ]
-    if problems:
-        raise ValueError("\n  ".join([f"{path}:", *problems]))
-    return config
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as file:
-        return yaml.safe_load(file) or {}
-
-
-def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
-    for key, value in above.items():
-        if isinstance(value, dict) and isinstance(below.get(key), dict):
-            _lay_over(below[key], value)
-        else:
-            below[key] = value
-
-
 def rates(path: Path, device: str, precision: str) -> dict[str, Rate]:
     """Measured rates by feature name for one kind of device."""
     found = {}
-    for name, entries in (_read(path).get("encoders") or {}).items():
+    for name, entries in (read_yaml(path).get("encoders") or {}).items():
         for entry in entries:
             if (entry["device"], entry["precision"]) == (device.split(":")[0], precision):
                 found[name] = Rate(float(entry["prepare_s"]), float(entry["encode_s"]))

@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipeline.bill import FILES_PER_BLOCK, THROUGHPUT, Bill, bill, rates, read_config, together
+from pipeline import configuration
+from pipeline.bill import FILES_PER_BLOCK, THROUGHPUT, Bill, bill, rates, together
 from pipeline.run import DONE, command, log, write_json
 
 EXAMPLE = """\
@@ -48,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     if arguments.clips is not None and arguments.clips < 1:
         raise ValueError(f"--clips {arguments.clips}: at least 1")
-    config = read_config(arguments.config)
+    config = configuration.read(arguments.config)
     if not config["datasets"]:
         raise ValueError(f"{arguments.config}: no datasets; nothing to plan")
     measured = rates(arguments.throughput, config["device"], config["precision"])
@@ -57,19 +56,14 @@ def _plan(arguments: argparse.Namespace) -> int:
     bills = [bill(dataset, config, measured, arguments.clips, arguments.clip_s) for dataset in config["datasets"]]
     for entry in bills:
         _print(entry, config)
-    _print_total(bills, config, _planning(arguments.throughput))
+    # what planning itself costs (benchmarks/planning_scale.py)
+    _print_total(bills, config, configuration.read_yaml(arguments.throughput).get("planning") or {})
     if arguments.json:
         write_json(
             arguments.json,
             {"config": str(arguments.config), "datasets": [dataclasses.asdict(entry) for entry in bills]},
         )
     return DONE
-
-
-def _planning(path: Path) -> dict[str, Any]:
-    """Measured cost of planning itself (benchmarks/planning_scale.py)."""
-    with open(path, encoding="utf-8") as file:
-        return (yaml.safe_load(file) or {}).get("planning") or {}
 
 
 def size(count: float | None) -> str:

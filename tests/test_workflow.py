@@ -62,6 +62,18 @@ def test_a_tuned_encoder_extracts_beside_the_old_one_and_is_trained_on_by_its_we
     assert sum(verb == "effect" for verb, _ in commands) == 1
 
 
+def test_entries_that_would_share_their_files_are_refused_together(tmp_path):
+    settings = {
+        "encoders": ["vgg19", "vggish"], "annotations": "a",
+        "train": [{"model": "avel", "seeds": [0]}, {"model": "avel", "seeds": [1], "visual": "vgg19"}],
+        "finetune": [{"name": "r", "visual": "vgg19", "audio": "vggish", "seeds": [seed]} for seed in (0, 1)],
+    }  # fmt: skip
+    ran = snakemake("-n", "--configfile", configuration(tmp_path, datasets={"ave": settings}), folder=tmp_path)
+    assert ran.returncode != 0
+    for words in ("2 entries are avel-supervised", "2 entries are r,", "`name:`"):
+        assert words in ran.stderr + ran.stdout
+
+
 @pytest.mark.slow
 def test_snakemake_finds_nothing_to_say_against_the_rules(tmp_path):
     config = configuration(tmp_path, datasets={"demo": {"encoders": ["vgg19"]}})

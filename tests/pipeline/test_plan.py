@@ -8,7 +8,8 @@ import yaml
 
 from extractors.recipes import recipe
 from pipeline import plan
-from pipeline.bill import bill, rates, read_config
+from pipeline.bill import bill, rates
+from pipeline.configuration import read as read_config
 from pipeline.store import FeatureStore
 from tests.pipeline import store_factory as factory
 

@@ -3,7 +3,12 @@
 validate(config, f"{workflow.basedir}/workflows/schemas/config.schema.yaml")
 sys.path.insert(0, str(workflow.basedir))
 
+from pipeline import configuration
 from pipeline.planning import clip_count, code_digest, files_digest, job_digest
+
+if problems := configuration.clashes(config["datasets"]):
+    raise WorkflowError("\n".join(problems))
+configuration.expand(config)
 
 RUN = config["run"]
 # The commands run from any working directory, with the interpreter that runs Snakemake.
@@ -78,24 +83,18 @@ def extract_receipts(dataset):
     ]
 
 
-def kind(dataset, run):
-    """Model, setting and variant of a training as its files are called, without the seed."""
-    setting = run.get("setting", "weak" if dataset == "llp" else "supervised")
-    return "-".join([run["model"], setting, *([run["name"]] if "name" in run else [])])
-
-
 def training(wildcards):
     """The configuration entry of one training run."""
     wanted = f"{wildcards.model}-{wildcards.setting}{wildcards.variant}"
     for run in entry(wildcards).get("train", []):
-        if kind(wildcards.dataset, run) == wanted:
+        if configuration.training_name(wildcards.dataset, run) == wanted:
             return run
     raise WorkflowError(f"no training {wanted} is configured for {wildcards.dataset}")
 
 
 def scores(dataset):
     return [
-        f"{RUN}/{dataset}/scores/{kind(dataset, run)}-{seed}.json"
+        f"{RUN}/{dataset}/scores/{configuration.training_name(dataset, run)}-{seed}.json"
         for run in config["datasets"][dataset].get("train", [])
         for seed in run.get("seeds", [0])
     ]
