@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.acquisition import disk
 from pipeline.acquisition.client import Client
 from pipeline.acquisition.refusals import Refusal
 from pipeline.datasets.description import AnnotationFile, Description
@@ -73,6 +74,7 @@ def _one(file: AnnotationFile, folder: Path, origin: str | None, client: Client)
     except Refusal as refusal:
         return _missing(file, str(refusal))
     except OSError as error:
+        disk.check_error(error, partial)
         return _missing(file, f"{origin}: {error.strerror or error}")
     finally:
         partial.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.acquisition import disk
 from pipeline.acquisition.refusals import Refusal
 from pipeline.acquisition.source import EITHER, Fetched, Index, Place
 from pipeline.datasets.folder import SUFFIXES
@@ -94,6 +95,7 @@ class ArchiveSource:
                     with self._open[path].extractfile(entry) as stream:
                         _copy(stream, made, size)
         except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError) as error:
+            disk.check_error(error, made)
             raise Refusal("decode-error", f"{place.name} cannot be read from {path.name}: {error}") from error
         return Fetched(made, owned=True)
 

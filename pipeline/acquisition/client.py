@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.acquisition import disk
 from pipeline.acquisition.pace import RateLimit
 from pipeline.acquisition.refusals import Refusal, from_status, parse_retry_after
 
@@ -108,6 +109,7 @@ class Client:
             The kind of address that the body of `url` came from, before any redirect.
         Raises:
             Refusal: with the outcome.
+            OSError: the disk is full or broken.
         """
         first_kind, deadline_s = "", self._clock() + self.settings.total_s
         for _ in range(_REDIRECTS + 1):
@@ -132,6 +134,7 @@ class Client:
             except ssl.SSLCertVerificationError as error:
                 raise Refusal("unavailable", f"certificate: {error.verify_message}") from error
             except (OSError, http.client.HTTPException) as error:
+                disk.check_error(error, path)
                 raise Refusal("transient", f"{type(error).__name__}: {error}") from error
             finally:
                 connection.close()

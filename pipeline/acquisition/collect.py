@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.acquisition import cut
+from pipeline.acquisition import cut, disk
 from pipeline.acquisition.checker import Checker
 from pipeline.acquisition.facts import BadMedia, judge
 from pipeline.acquisition.ledger import Attempt, Ledger, Stop, now
@@ -30,7 +29,6 @@ _TRY_AGAIN = ("transient", "truncated")
 _KEEP_DOWNLOAD = ("crashed", "timeout")
 # So many downloads in a row that end in network trouble mean that the network is down, not the videos.
 TROUBLE_IN_A_ROW = 20
-_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -227,8 +225,7 @@ class Collector:
                 self.ledger.add(self._attempt(clip, place, error.outcome, error.message, again))
                 outcomes.append(error.outcome)
             except OSError as error:
-                if error.errno in _DISK_TROUBLE:
-                    raise
+                disk.check_error(error, folder)
                 self.ledger.add(self._attempt(clip, place, "decode-error", str(error), LATER))
                 outcomes.append("decode-error")
         return outcomes

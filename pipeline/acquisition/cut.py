@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from pipeline.acquisition import disk
 from pipeline.acquisition.facts import CONTAINERS, BadMedia
 
 #: Recorded with every clip.  One encoder thread: the same file gives the same bytes on every machine.
@@ -35,6 +36,7 @@ def cut(
         The settings, for the record.
     Raises:
         BadMedia: `decode-error` with ffmpeg's words, or `timeout`.
+        OSError: the disk is full.
     """
     import ffmpeg
 
@@ -68,6 +70,7 @@ def cut(
         words = done.stderr.decode(errors="replace").strip()
         if not odd_size and "not divisible by 2" in words:
             return cut(path, made, start_s, duration_s, timeout_s, odd_size=True)
+        disk.check_words(words, made)
         outcome = "crashed" if done.returncode < 0 else "decode-error"
         raise BadMedia(outcome, f"{path.name}: ffmpeg stopped with {done.returncode}: {words[-500:]}")
     return settings

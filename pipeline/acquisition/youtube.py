@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.acquisition import disk
 from pipeline.acquisition.cut import ffmpeg_program
 from pipeline.acquisition.refusals import Refusal, classify, parse_retry_after
 from pipeline.acquisition.source import EITHER, VIDEO, Fetched, Place
@@ -111,8 +112,11 @@ class YoutubeSource:
             with yt_dlp.YoutubeDL(self._options(folder, wanted, log, watch, no_live)) as downloader:
                 downloader.extract_info(url, download=True)
         except yt_dlp.utils.YoutubeDLError as error:
+            disk.check_error(error, folder)
+            disk.check_words(str(error), folder)  # ffmpeg's, which joins the streams
             raise (refused[0] if refused else _refusal(error, log)) from error
         except Exception as error:  # a change of the site surfaces as any error inside an extractor
+            disk.check_error(error, folder)
             raise classify(f"{type(error).__name__}: {error}") from error
         if refused:
             raise refused[0]

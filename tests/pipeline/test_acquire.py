@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from yt_dlp.downloader.common import FileDownloader
 
 from pipeline import acquire
 from pipeline.acquisition.facts import inspect
@@ -257,6 +258,26 @@ def test_a_network_that_is_down_ends_the_run(server, tmp_path, monkeypatch, caps
     assert len(server.requests) == 3
     assert "network" in capsys.readouterr().err
     assert not (tmp_path / "receipt.json").exists()
+
+
+@pytest.mark.parametrize("source", ["http", "youtube"])
+def test_a_full_disk_ends_the_run_and_is_nobodys_refusal(server, tmp_path, monkeypatch, capsys, source):
+    run = Run(tmp_path, [clip(number) for number in range(2)])
+    command = ("--source", source, "--from", f"{server.url}/ok/v.mp4?v={{source_id}}")
+    full = lambda *_: open("/dev/full", "wb")  # noqa: E731, SIM115 -- every write to it says that the disk is full
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.acquisition.client.open", full, raising=False)
+        patch.setattr(FileDownloader, "sanitize_open", lambda self, name, mode: (full(), name))
+        with pytest.raises(SystemExit) as ended:
+            run(*command)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "acquire: No space left on device" in said
+    assert str(run.media) in said
+    assert run.records() == []
+    assert not (tmp_path / "receipt.json").exists()
+    assert run(*command) == 0
+    assert run.attempts() == {clip(0).id: ["ok"], clip(1).id: ["ok"]}
 
 
 def test_offsets_given_later_are_used(files, tmp_path):
