@@ -38,11 +38,27 @@ def clip_count(dataset: str, settings: dict[str, Any], manifest: str | Path, loo
 
 
 def files_digest(dataset: str, settings: dict[str, Any], manifest: str | Path) -> str:
-    """Short hash of the files of a folder dataset: it changes when files are added.  Empty for other datasets."""
-    if dataset != "folder":
+    """Short hash of what `prepare` reads: the names of a folder's files, the contents of annotation files."""
+    if dataset == "folder":
+        known, new = _files(settings, Path(manifest))
+        return _short([*known, *new])
+    if "annotations" not in settings:
         return ""
-    known, new = _files(settings, Path(manifest))
-    return _short([*known, *new])
+    from pipeline.datasets.description import load
+
+    return contents_digest(Path(settings["annotations"]) / file.name for file in load(dataset).files)
+
+
+def contents_digest(files: Iterable[str | Path]) -> str:
+    """Short hash of the contents of files, in their order; one that is not there counts as that."""
+    return _short([_sha256(path, path.stat().st_mtime_ns) if path.is_file() else None for path in map(Path, files)])
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, _mtime_ns: int) -> str:
+    """A checkpoint is read once, not once per job."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 #: What of a clip decides its features; labels and splits do not.

@@ -5,6 +5,8 @@ A file may name another as its `base`; its own values are laid over that one's.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,17 @@ def read(path: Path, setting: str, **changes: Any) -> TrainingRecipe:
         return TrainingRecipe(setting=setting, **chosen)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}, setting {setting}: {error}") from error
+
+
+def digest(path: Path, setting: str) -> str:
+    """Short hash of what a file says of one setting, with what its bases say; comments do not count.
+
+    Raises:
+        ValueError, FileNotFoundError: as `read`, of files that cannot be read.
+    """
+    values = _merged(path)
+    said = [values, (values.pop("settings", None) or {}).get(setting)]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _merged(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.pipeline import store_factory as factory
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -72,6 +74,69 @@ def test_entries_that_would_share_their_files_are_refused_together(tmp_path):
     assert ran.returncode != 0
     for words in ("2 entries are avel-supervised", "2 entries are r,", "`name:`"):
         assert words in ran.stderr + ran.stdout
+
+
+def planned(text: str) -> set[str]:
+    """Rules of the jobs that a dry run announces."""
+    return set(re.findall(r"^(\w+) +\d+$", text, re.MULTILINE)) - {"all", "total"}
+
+
+def test_files_that_a_job_reads_count_by_their_content_and_where_it_runs_does_not(tmp_path):
+    files = {
+        "a/Annotations.txt": "x", "vgg.pth": "x", "vggish.pth": "x", "prompts.tsv": "x", "thresholds.json": "x",
+        "tune.yaml": "epochs: 1", "base.yaml": "epochs: 1\nsettings: {supervised: {batch: 8}, weak: {batch: 8}}",
+        "model.yaml": "base: base.yaml", "first.pth": "x",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    entries = {
+        "encoders": ["vgg19", "vggish"], "weights": ["vgg19=vgg.pth", "vggish=vggish.pth"], "annotations": "a",
+        "train": [{"model": "avel", "config": "model.yaml", "visual": "vgg19", "audio": "vggish"}],
+        "pseudolabel": {"teachers": ["vggish"], "prompts": "prompts.tsv", "thresholds": "thresholds.json"},
+        "finetune": [
+            {"name": "r", "visual": "vgg19", "audio": "vggish", "recipe": "tune.yaml", "weights": "first.pth"}
+        ],
+    }  # fmt: skip
+    made = (
+        "receipts/extract/0.json", "receipts/extract-tuned/r-0/0.json", "receipts/pseudolabel.json", "effect.json",
+        "finetune/r-0/finetune.json", "train/avel-supervised-0/train.json", "scores/avel-supervised-0.json",
+        "report.html",
+    )  # fmt: skip
+    factory.manifest(3).save(tmp_path / "run" / "ave" / "manifest.parquet")
+    for name in made:
+        path = tmp_path / "run" / "ave" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def dry(**changes) -> set[str]:
+        config = configuration(tmp_path, datasets={"ave": entries}, **changes)
+        ran = snakemake("-n", "-q", "rules", "--configfile", config, folder=tmp_path)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return planned(ran.stdout + ran.stderr)
+
+    def changed(**edits: str) -> set[str]:
+        """What a dry run says after edits of files, which are then undone."""
+        paths = {path: path.read_text() for name in edits for path in tmp_path.glob(f"**/{name}.*") if path.is_file()}
+        for path in paths:
+            path.write_text(edits[path.stem])
+        found = dry()
+        for path, text in paths.items():
+            path.write_text(text)
+        return found
+
+    config = configuration(tmp_path, datasets={"ave": entries})
+    ran = snakemake("--touch", "--forceall", "--cores", "1", "--configfile", config, folder=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    # Neither a remark, nor another setting's values, nor the place.
+    (tmp_path / "base.yaml").write_text(files["base.yaml"].replace("8}}", "9}}  # a remark"))
+    assert dry(device="cuda", workers=3) == set()
+    after = {"score", "effect", "report"}
+    assert changed(base="settings: {supervised: {batch: 9}}", prompts="y") == {"train", "pseudolabel"} | after
+    assert changed(thresholds="y", tune="epochs: 2") == {"pseudolabel", "finetune", "extract_tuned", "effect", "report"}
+    assert "finetune" in changed(first="y")
+    assert "extract" in changed(vggish="y")
+    assert "prepare" in changed(Annotations="y")
 
 
 @pytest.mark.slow

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.finetuning.losses import SIDES
-
 FOLDER = Path(__file__).resolve().parents[2] / "workflows" / "config" / "finetune"
 
 
@@ -55,6 +53,8 @@ class FinetuneRecipe:
     source: str = ""
 
     def __post_init__(self) -> None:
+        from pipeline.finetuning.losses import SIDES  # it imports torch, which a look at the files can do without
+
         object.__setattr__(self, "splits", tuple(self.splits))
         choices = {
             "loss": SIDES, "tune": ("all", "projections"), "norms": ("train", "frozen"), "resample": ("epoch", "once"),
@@ -82,6 +82,11 @@ class FinetuneRecipe:
         return asdict(self) | {"splits": list(self.splits)}
 
 
+def file_of(name: str) -> Path:
+    """The file that a name stands for: one of ours, or a YAML file by its path."""
+    return FOLDER / f"{name}.yaml" if "/" not in name and not name.endswith(".yaml") else Path(name)
+
+
 def read(name: str, **changes: Any) -> FinetuneRecipe:
     """A recipe by name or path; changes that are not None replace what the file says.
 
@@ -91,7 +96,7 @@ def read(name: str, **changes: Any) -> FinetuneRecipe:
     """
     import yaml
 
-    path = FOLDER / f"{name}.yaml" if "/" not in name and not name.endswith(".yaml") else Path(name)
+    path = file_of(name)
     if not path.is_file():
         have = ", ".join(sorted(entry.stem for entry in FOLDER.glob("*.yaml")))
         raise FileNotFoundError(f"{path}: no such fine-tuning recipe; there are {have}")

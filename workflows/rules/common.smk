@@ -3,8 +3,16 @@
 validate(config, f"{workflow.basedir}/workflows/schemas/config.schema.yaml")
 sys.path.insert(0, str(workflow.basedir))
 
-from pipeline import configuration
-from pipeline.planning import clip_count, code_digest, files_digest, job_digest
+from pipeline import configuration, recipes
+from pipeline.datasets.description import MANIFESTS
+from pipeline.finetuning import recipe as tuning_recipes
+from pipeline.planning import (
+    clip_count,
+    code_digest,
+    contents_digest,
+    files_digest,
+    job_digest,
+)
 
 if problems := configuration.clashes(config["datasets"]):
     raise WorkflowError("\n".join(problems))
@@ -194,11 +202,25 @@ def checkpoints(wildcards):
     }
 
 
-def weights(wildcards):
+def given_weights(wildcards):
+    """Choices of weights as the configuration has them."""
     chosen = entry(wildcards).get("weights", "pretrained")
-    chosen = [chosen] if isinstance(chosen, str) else list(chosen)
+    return [chosen] if isinstance(chosen, str) else list(chosen)
+
+
+def weights(wildcards):
+    chosen = given_weights(wildcards)
     chosen += [f"{name}={path}" for name, path in checkpoints(wildcards).items()]
     return " ".join(f"--weights {choice!r}" for choice in chosen)
+
+
+def own_checkpoints(wildcards, *choices):
+    """Short hash of the checkpoint files among choices of weights; those that the run makes itself have receipts."""
+    files = [choice.partition("=")[2] or choice for choice in choices]
+    made = checkpoints(wildcards).values()
+    return contents_digest(
+        file for file in files if file not in made and Path(file).is_file()
+    )
 
 
 def tuning(wildcards, name):
@@ -211,8 +233,7 @@ def tuning(wildcards, name):
 
 def first_weights(wildcards, feature):
     """The weights that a feature is extracted with, before any fine-tuning."""
-    chosen = entry(wildcards).get("weights", "pretrained")
-    given = [chosen] if isinstance(chosen, str) else chosen
+    given = given_weights(wildcards)
     named = dict(choice.split("=", 1) for choice in given if "=" in choice)
     named |= checkpoints(wildcards)
     return named.get(feature, next((c for c in given if "=" not in c), "pretrained"))
@@ -244,6 +265,22 @@ def labelling_flags(wildcards):
     ]
     flags += [f"--mask {mask}" for mask in chosen.get("masks", [])]
     return " ".join(flags)
+
+
+def labelling_files(wildcards):
+    """Short hash of captions and thresholds."""
+    chosen = entry(wildcards)["pseudolabel"]
+    own = MANIFESTS / wildcards.dataset / "prompts.tsv"
+    thresholds = [chosen["thresholds"]] if "thresholds" in chosen else []
+    return contents_digest([chosen.get("prompts", own), *thresholds])
+
+
+def tuning_files(wildcards):
+    """Short hash of a fine-tuning's recipe and of the checkpoint that it begins with."""
+    chosen = tuning(wildcards, wildcards.name)
+    first = chosen.get("weights", first_weights(wildcards, chosen["visual"]))
+    recipe = tuning_recipes.file_of(chosen.get("recipe", "clave"))
+    return contents_digest([recipe]) + own_checkpoints(wildcards, first)
 
 
 def tuning_flags(wildcards):
@@ -292,6 +329,13 @@ def training_flags(wildcards):
     if chosen.get("labels"):
         flags.append(f"--labels '{RUN}/{wildcards.dataset}/labels'")
     return " ".join(flags)
+
+
+def training_recipe(wildcards):
+    """Short hash of the settings of a training."""
+    chosen, model, setting = training(wildcards), wildcards.model, wildcards.setting
+    path = chosen.get("config") or recipes.config_file(model, wildcards.dataset)
+    return recipes.digest(Path(path), setting)
 
 
 def training_inputs(wildcards):

@@ -35,6 +35,7 @@ rule extract:
         clips=lambda w: digest_of_job(w, look=workflow.is_main_process),
         # Snakemake does not see changes inside the package: this does, and comments do not count.
         code=lambda w: code_digest(entry(w)["encoders"]),
+        checkpoints=lambda w: own_checkpoints(w, *given_weights(w)),
     shell:
         "python -m pipeline.extract --manifest {input.manifest:q} --media {params.media:q} --store '{params.store}' "
         "--encoders {params.encoders} {params.weights} --job {wildcards.job} --job-clips {params.job_clips} "

@@ -65,6 +65,7 @@ rule pseudolabel:
         store=lambda w, input: Path(input.manifest).parent / "features",
         folder=lambda w, input: Path(input.manifest).parent / "labels",
         flags=labelling_flags,
+        files=labelling_files,
         job_clips=config["job_clips"],
     shell:
         "python -m pipeline.pseudolabel --manifest {input.manifest:q} --store '{params.store}' {params.flags} "
@@ -95,7 +96,8 @@ rule finetune:
         store=lambda w, input: Path(input.manifest).parent / "features",
         folder=lambda w, output: Path(output.receipt).parent,
         flags=tuning_flags,
-        device=config["device"],
+        files=tuning_files,
+        device=lambda w, threads: config["device"],
     shell:
         "python -m pipeline.finetune --manifest {input.manifest:q} --media {params.media:q} --store '{params.store}' "
         "{params.flags} --seed {wildcards.seed} --device {params.device} --stale restart --out '{params.folder}' "
@@ -120,6 +122,7 @@ use rule extract as extract_tuned with:
             f"--weights '{tuning(w, w.name)['visual']}={tuned_file(w, w.name, w.seed)}'"
         ),
         code=lambda w: code_digest([tuning(w, w.name)["visual"]]),
+        checkpoints="",
 
 
 rule effect:

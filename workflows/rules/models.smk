@@ -24,7 +24,9 @@ rule train:
         store=lambda w, input: Path(input.manifest).parent / "features",
         folder=lambda w, output: Path(output.receipt).parent,
         flags=training_flags,
-        device=config["device"],
+        recipe=training_recipe,
+        # A function of threads: where a training runs is no reason to run it again.
+        device=lambda w, threads: config["device"],
     shell:
         "python -m pipeline.train --manifest {input.manifest:q} --store '{params.store}' --model {wildcards.model} "
         "--setting {wildcards.setting} --seed {wildcards.seed} {params.flags} --device {params.device} "
