@@ -54,7 +54,8 @@ def _acquire(arguments: argparse.Namespace) -> int:
     clips = apply_offsets(manifest.clips, read_offsets(arguments.offsets))
     if arguments.dry_run:
         return _dry_run(arguments, manifest, clips, ledger, shelf)
-    with locked([arguments.ledger, arguments.media / ".acquire.lock"]):
+    # A second run of this dataset is a mistake; one of another dataset has its turn with the folder that they share.
+    with locked([arguments.ledger]), locked([arguments.media / ".acquire.lock"], wait=True):
         # Read again under the lock: another run may have written since.
         return _run(arguments, manifest, clips, Ledger(arguments.ledger, manifest.dataset), shelf)
 
@@ -133,11 +134,23 @@ def _finish(arguments: argparse.Namespace, manifest: Any, ledger: Any, shelf: An
                     hygiene=report,
                 ),
             )
+    if later := [clip for clip, outcome in found.items() if outcome != "ok" and _is_worth_another_try(clip, ledger)]:
+        log(
+            f"{len(later)} of the missing clips may be had another time: the same command tries them again (where "
+            "Snakemake ran it: its own command with --forcerun acquire)"
+        )
     failed = len(manifest) - len(here)
     if arguments.max_failed is not None and failed > arguments.max_failed:
         log(f"{failed} clips are missing, more than --max-failed {arguments.max_failed}")
         return TOO_MANY_FAILED
     return DONE
+
+
+def _is_worth_another_try(clip_id: str, ledger: Any) -> bool:
+    from pipeline.acquisition.refusals import LATER
+
+    last = ledger.last(clip_id)
+    return last is not None and last.again == LATER
 
 
 def _told(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -139,6 +139,25 @@ def test_files_that_a_job_reads_count_by_their_content_and_where_it_runs_does_no
     assert "prepare" in changed(Annotations="y")
 
 
+@pytest.mark.parametrize("profile", sorted(path.name for path in (ROOT / "workflows" / "profiles").iterdir()))
+def test_profiles_let_one_dataset_download_at_a_time(profile):
+    asked = yaml.safe_load((ROOT / "workflows" / "profiles" / profile / "config.yaml").read_text())
+    assert "downloads=1" in asked["resources"]
+
+
+def test_downloads_are_counted_and_own_files_are_not(tmp_path):
+    sources = {"ave": "folder", "llp": "youtube", "unav100": "http"}
+    entries = {
+        name: {"encoders": ["vggish"], "annotations": "a", "acquire": {"source": source, "from": "x"}}
+        for name, source in sources.items()
+    }
+    targets = [f"run/{name}/receipts/acquire.json" for name in entries]
+    ran = snakemake("-n", *targets, "--configfile", configuration(tmp_path, datasets=entries), folder=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = re.findall(r"wildcards: dataset=(\w+)\n.*?resources: .*?downloads=(\d)", ran.stdout + ran.stderr, re.DOTALL)
+    assert dict(found) == {"ave": "0", "llp": "1", "unav100": "1"}
+
+
 @pytest.mark.slow
 def test_snakemake_finds_nothing_to_say_against_the_rules(tmp_path):
     config = configuration(tmp_path, datasets={"demo": {"encoders": ["vgg19"]}})

@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline.acquisition.refusals import NEVER, redact
 from pipeline.outcomes import CODES
+from pipeline.run import log
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,13 @@ def now() -> str:
 
 
 @contextlib.contextmanager
-def locked(paths: Iterable[Path]) -> Iterator[None]:
+def locked(paths: Iterable[Path], wait: bool = False) -> Iterator[None]:
     """Hold files against a second run.
 
+    Args:
+        wait: until another run has let go of them, after a word to the person at the keyboard.
     Raises:
-        ValueError: another run holds one of them.
+        ValueError: another run holds one of them, and `wait` is off.
     """
     import fcntl
 
@@ -186,7 +189,10 @@ def locked(paths: Iterable[Path]) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ValueError(f"another acquire is at work on {path.parent}; wait for it or stop it") from None
+                if not wait:
+                    raise ValueError(f"another acquire is at work on {path.parent}; wait for it or stop it") from None
+                log(f"another acquire is at work on {path.parent}; waiting for it to end")
+                fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:
                 continue  # a file system without locks: then nobody can be kept out
         yield

@@ -137,7 +137,7 @@ def test_a_site_that_asks_to_stop_is_left_alone(server, tmp_path, capsys, source
     assert run.receipt()["counts"]["outcomes"] == {"ok": 3}
 
 
-def test_youtube_by_way_of_yt_dlp(server, tmp_path):
+def test_youtube_by_way_of_yt_dlp(server, tmp_path, capsys):
     """Ids that begin with a dash, two clips of one video, fractional starts, one clip without offsets."""
     clips = [clip(1, 0.5, "-a"), clip(1, 1.96, "-b"), clip(2), Clip("-d", "-zzzzzzzzzz", None, 2.0)]
     run = Run(tmp_path, clips)
@@ -150,6 +150,8 @@ def test_youtube_by_way_of_yt_dlp(server, tmp_path):
     assert len({path for path in server.gets() if "v=-0000000001" in path}) == 1
     assert [first_number(run.media / name) for name in ("-a.mp4", "-b.mp4")] == [13, 49]
     assert run.attempts()["-d"] == ["absent"]
+    assert "1 of the missing clips may be had another time" in (said := capsys.readouterr().err)
+    assert "--forcerun acquire" in said
     assert server.most_active == 1
     assert "yt-dlp" in run.records()[-1]["versions"]
     asked = len(server.requests)
@@ -157,6 +159,7 @@ def test_youtube_by_way_of_yt_dlp(server, tmp_path):
     assert run("--source", "youtube", "--from", template, "--offsets", tmp_path / "offsets.csv") == 0
     assert len({path for path in server.gets()[asked:]}) == 1
     assert first_number(run.media / "-d.mp4") == 38
+    assert "another time" not in capsys.readouterr().err
 
 
 def test_keep_the_original_and_cut_while_decoding(server, tmp_path):

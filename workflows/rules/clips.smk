@@ -43,6 +43,10 @@ rule acquire:
     resources:
         mem_mb=memory("acquire"),
         runtime=minutes("acquire"),
+        # The profiles allow one at a time: sites see one address, however many datasets there are.
+        downloads=lambda w: (
+            1 if entry(w)["acquire"]["source"] in ("youtube", "http") else 0
+        ),
     params:
         media=media,
         ledger=lambda w, input: Path(input.manifest).parent / "ledger.jsonl",

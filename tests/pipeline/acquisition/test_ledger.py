@@ -1,10 +1,21 @@
 """The ledger is only appended to, survives a torn line, and remembers the right attempt."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from pipeline.acquisition.ledger import Attempt, Ledger, Stop, locked
+
+WAITING = """
+import sys
+from pathlib import Path
+from pipeline.acquisition.ledger import locked
+
+with locked([Path(sys.argv[1])], wait=True):
+    print("my turn")
+"""
 
 
 def _attempt(clip="a", outcome="removed", dataset="ave", **more):
@@ -73,6 +84,16 @@ def test_passwords_do_not_reach_the_file(tmp_path):
     line = json.loads((tmp_path / "l.jsonl").read_text())
     assert line["place"] == "http://host/x"
     assert "hunter2" not in json.dumps(line)
+
+
+def test_a_second_run_that_waits_has_its_turn_after_the_first(tmp_path):
+    with locked([tmp_path / "l"]):
+        second = subprocess.Popen(
+            [sys.executable, "-c", WAITING, tmp_path / "l"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert "waiting for it to end" in second.stderr.readline()
+        assert second.poll() is None
+    assert second.communicate(timeout=60)[0] == "my turn\n"
 
 
 def test_a_second_run_is_kept_out(tmp_path):
