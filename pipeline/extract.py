@@ -260,7 +260,7 @@ def _extract(arguments: argparse.Namespace) -> int:
         forkserver.begin()
     from pipeline import device
     from pipeline.extraction import Extraction
-    from pipeline.store import FeatureStore
+    from pipeline.store import FeatureStore, plan
 
     keep_freed_memory()
     device.use(arguments.device)
@@ -268,18 +268,24 @@ def _extract(arguments: argparse.Namespace) -> int:
     rows = _rows(arguments, manifest)
     clips = manifest.part(rows).check().clips
     specs = _specs(arguments)
-    store = FeatureStore.create(arguments.store, manifest, list(specs.values()), arguments.job_clips)
     redo = {name for name in arguments.redo.split(",") if name}
     if unknown := redo - set(MEANING):
         raise ValueError(f"--redo {','.join(sorted(unknown))}: outcomes are {', '.join(MEANING)}")
+    planned = FeatureStore.create(arguments.store, manifest, [], arguments.job_clips).keys()
+    job_clips = min(arguments.job_clips, len(manifest))
+    # Before their keys are planned: weights that do not fit must not leave a key that nothing can fill.
+    new = {name: spec for name, spec in specs.items() if spec.key not in planned}
+    new_rows = {name: job_clips * plan(manifest, spec, arguments.job_clips).segments for name, spec in new.items()}
+    encoders = _load(arguments, specs, new_rows)
+    store = FeatureStore.create(arguments.store, manifest, list(specs.values()), arguments.job_clips)
     extraction = Extraction(store, dict(zip(rows, clips, strict=True)), list(specs.values()), arguments.tail)
     tasks = extraction.tasks(rows, redo)
     wanted = [name for name, spec in specs.items() if any(spec.key in task.keys for task in tasks)]
-    job_clips = min(arguments.job_clips, len(manifest))
-    job_rows = {name: job_clips * store.plan(specs[name].key).segments for name in wanted}
-    encoders = {encoder.spec.key: encoder for encoder in _load(arguments, specs, job_rows).values()}
+    job_rows = {name: job_clips * store.plan(specs[name].key).segments for name in wanted if name not in new}
+    encoders |= _load(arguments, specs, job_rows)
     on_device = arguments.transforms == "device" or (arguments.transforms == "auto" and arguments.device != "cpu")
-    extraction.run(tasks, encoders, arguments.media, workers, arguments.timeout, on_device)
+    made = {specs[name].key: encoders[name] for name in wanted}
+    extraction.run(tasks, made, arguments.media, workers, arguments.timeout, on_device)
     keys = [spec.key for spec in specs.values()]
     counts = {key: _counts(store, key, rows) for key in keys}
     failed = _failed_clips(store, keys, rows)

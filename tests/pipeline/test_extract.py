@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import pipeline.extraction
 import pipeline.workers
@@ -312,6 +313,16 @@ def test_wrong_use_is_explained(odd, capsys, more, says):
         main([*flags(odd, "other"), *more])
     assert caught.value.code == 1
     assert says in capsys.readouterr().err
+
+
+def test_weights_that_do_not_fit_leave_no_key(odd, capsys):
+    torch.save({"another": torch.zeros(3)}, odd / "another.pth")
+    with pytest.raises(SystemExit):
+        main([*flags(odd, "unfit"), "--weights", str(odd / "another.pth")])
+    assert "checkpoint does not fit vggish" in capsys.readouterr().err
+    assert FeatureStore.open(odd / "unfit").keys() == []
+    assert main(flags(odd, "unfit")) == 0
+    assert len(FeatureStore.open(odd / "unfit").keys()) == 1
 
 
 def outcomes(folder: Path) -> dict[str, str]:
