@@ -270,12 +270,16 @@ def specify(name: str, weights: str = "pretrained", precision: str = "fp32") -> 
         extractors.weights.WeightsError: the checkpoint cannot be had.
     """
     from extractors.recipes import recipe
-    from extractors.weights import identify
+    from extractors.weights import WeightsError, identify
 
     if precision not in ("fp32", "bf16", "fp16"):
         raise ValueError(f"precision {precision!r} is none of fp32, bf16, fp16")
     chosen = recipe(name)
-    return dataclasses.replace(chosen.spec, precision=precision, weights=identify(weights, chosen.weights))
+    try:
+        identity = identify(weights, chosen.weights)
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from error
+    return dataclasses.replace(chosen.spec, precision=precision, weights=identity)
 
 
 def load(

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.acquisition.options import parser, usage_problem
 from pipeline.acquisition.pace import Pace
 from pipeline.acquisition.refusals import Refusal
-from pipeline.run import BROKE, DONE, TOO_MANY_FAILED, USAGE, command, log, receipt, write_json
+from pipeline.run import BROKE, DONE, TOO_MANY_FAILED, USAGE, UsageError, command, log, receipt, write_json
 
 #: Seconds between two downloads unless --pause says otherwise.
 PAUSES_S = {"youtube": 8.0, "http": 1.0, "folder": 0.0, "archive": 0.0}
@@ -202,7 +202,7 @@ def _youtube(arguments: argparse.Namespace, origin: str | None) -> Any:
         archive=arguments.download_archive,
     )
     if origin is not None and "{source_id}" not in origin:
-        raise ValueError(f"--from {origin}: with --source youtube, a URL with {{source_id}} in it")
+        raise UsageError(f"--from {origin}: with --source youtube, a URL with {{source_id}} in it")
     return YoutubeSource(settings, origin or WATCH, arguments.holds)
 
 
@@ -241,7 +241,7 @@ def _dry_run(arguments: argparse.Namespace, manifest: Any, clips: list, ledger: 
     from pipeline.acquisition.plan import make_plan
 
     if arguments.source == "http" and "{" not in arguments.origin[0] and "://" in arguments.origin[0]:
-        raise ValueError("--dry-run asks nobody: fetch the list itself first and give it as a file")
+        raise UsageError("--dry-run asks nobody: fetch the list itself first and give it as a file")
     source = _source(arguments, shelf)
     plan = make_plan(clips, manifest.dataset, source, ledger, shelf, arguments.retry)
     sizes = [source.size(job.place) for job in plan.jobs]

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from pipeline.run import UsageError
+
 _GROUP_BYTES = 8 << 20
 _MOST_ITEMS = 256
 
@@ -41,7 +43,7 @@ def spread(
         ahead: items under way per worker.
     """
     if workers < 0:
-        raise ValueError(f"--workers {workers}: give a number of processes, or 0 for none")
+        raise UsageError(f"--workers {workers}: give a number of processes, or 0 for none")
     if not workers and not scheduler:
         for item in items:
             yield function(*item)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from pipeline.run import UsageError
+
 
 def use(name: str) -> torch.device:
     """The device that a `--device` flag names, made the one that this process works on.
@@ -13,6 +15,7 @@ def use(name: str) -> torch.device:
     Args:
         name: `cpu`, `cuda` or `cuda:N`.
     Raises:
+        UsageError: the name is not one of a device.
         ValueError: there is no such device; the message says what there is.
     """
     try:
@@ -20,7 +23,7 @@ def use(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device {name}: write cpu, cuda or cuda:N")
+        raise UsageError(f"--device {name}: write cpu, cuda or cuda:N")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:

@@ -11,7 +11,7 @@ from pipeline.exporting import FORMATS, writer
 from pipeline.exporting.request import Export, Request
 from pipeline.folder import RECORD, describe, replaced
 from pipeline.manifest import Manifest
-from pipeline.run import DONE, TOO_MANY_FAILED, command, log, receipt, write_json
+from pipeline.run import DONE, TOO_MANY_FAILED, UsageError, command, log, receipt, write_json
 from pipeline.store import FeatureStore
 
 EXAMPLE = """\
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     if (arguments.background_manifest is None) != (arguments.background_store is None):
-        raise ValueError("--background-manifest and --background-store go together")
+        raise UsageError("--background-manifest and --background-store go together")
     chosen = dict(_pair(text) for text in arguments.feature)
     manifest = Manifest.load(arguments.manifest).check()
     store = FeatureStore.open(arguments.store) if arguments.store else None
@@ -104,7 +104,7 @@ def _export(arguments: argparse.Namespace) -> int:
 def _pair(text: str) -> tuple[str, str]:
     role, separator, name = text.partition("=")
     if not separator or not role or not name:
-        raise ValueError(f"--feature {text!r}: write ROLE=NAME, such as visual=vgg19:ave2018")
+        raise UsageError(f"--feature {text!r}: write ROLE=NAME, such as visual=vgg19:ave2018")
     return role, name
 
 

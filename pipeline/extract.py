@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import forkserver
 from pipeline.allocator import keep_freed_memory
-from pipeline.manifest import Manifest
 from pipeline.manifest_file import JOB_CLIPS, ManifestFile
 from pipeline.outcomes import MEANING
-from pipeline.run import DONE, TOO_MANY_FAILED, command, log, receipt, write_json
+from pipeline.run import DONE, TOO_MANY_FAILED, UsageError, command, log, receipt, write_json
 
 if TYPE_CHECKING:  # they take seconds to load, in which the decoders' server loads its own
     from extractors.base import Encoder
@@ -100,9 +99,10 @@ def _on_devices(arguments: argparse.Namespace) -> None:
     """Do the work in one process per device, each with its own share of the jobs; what is left is to count it."""
     devices = [f"cuda:{name}" if name.isdigit() else name for name in arguments.devices.split(",")]
     if arguments.job is not None:
-        raise ValueError("--devices share the jobs of --shard; a single --job is the work of one device")
+        raise UsageError("--devices share the jobs of --shard; a single --job is the work of one device")
     index, count = _shard(arguments.shard)
     workers = arguments.workers if arguments.workers is not None else max(1, default_workers() // len(devices))
+    _specs(arguments)  # checkpoints are fetched once, and a missing one is told once
     context = multiprocessing.get_context("spawn")
     running = []
     for number, device in enumerate(devices):
@@ -132,7 +132,7 @@ def _device_part(arguments: argparse.Namespace) -> None:
 def _names(arguments: argparse.Namespace) -> list[str]:
     names = [name.strip() for name in arguments.encoders.split(",") if name.strip()]
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"--encoders {arguments.encoders!r}: give each name once")
+        raise UsageError(f"--encoders {arguments.encoders!r}: give each name once")
     return names
 
 
@@ -144,7 +144,7 @@ def _choices(arguments: argparse.Namespace, names: list[str]) -> dict[str, str]:
         if separator and name in names:
             own[name] = choice
         elif separator and "/" not in name and "." not in name:
-            raise ValueError(f"--weights {entry!r}: {name!r} is not among --encoders {', '.join(names)}")
+            raise UsageError(f"--weights {entry!r}: {name!r} is not among --encoders {', '.join(names)}")
         else:
             general = entry
     return {name: own.get(name, general) for name in names}
@@ -198,7 +198,9 @@ def _each(names: Iterable[str], make: Callable[[str], Made]) -> dict[str, Made]:
 def _shard(text: str) -> tuple[int, int]:
     index, separator, count = text.partition("/")
     if not separator or not index.isdigit() or not count.isdigit() or int(count) == 0:
-        raise ValueError(f"--shard {text!r}: write i/n, such as 0/4")
+        raise UsageError(f"--shard {text!r}: write i/n, such as 0/4")
+    if int(index) >= int(count):
+        raise UsageError(f"--shard {text}: the first number runs from 0 to {int(count) - 1}")
     return int(index), int(count)
 
 
@@ -208,34 +210,39 @@ def _rows(arguments: argparse.Namespace, manifest: ManifestFile) -> range:
         return manifest.shard(*_shard(arguments.shard), arguments.job_clips)
     count = -(-len(manifest) // arguments.job_clips)
     if not 0 <= arguments.job < count:
-        raise ValueError(f"--job {arguments.job}: {len(manifest)} clips are jobs 0 to {count - 1}")
+        raise UsageError(f"--job {arguments.job}: {len(manifest)} clips are jobs 0 to {count - 1}")
     return manifest.shard(arguments.job, count, arguments.job_clips)
 
 
 def _describe(arguments: argparse.Namespace) -> int:
-    """Print what an extraction would make."""
+    """Print what an extraction with the same flags would make."""
     import numpy as np
 
+    from extractors.base import specify
     from extractors.recipes import recipe
     from pipeline.layout import plan
 
-    manifest = Manifest.load(arguments.manifest)
-    print(
-        f"{manifest.dataset}: {len(manifest)} clips, "
-        + ", ".join(f"{k or '-'} {n}" for k, n in manifest.splits().items())
-    )
+    manifest = ManifestFile(arguments.manifest)
+    rows = _rows(arguments, manifest)
+    part = manifest.part(rows)
+    choices = _choices(arguments, _names(arguments))
+    # Nothing is fetched: only what the user names himself is looked for.
+    _each(choices, lambda name: choices[name] == "pretrained" or specify(name, choices[name]))
+    share = "" if len(part) == len(manifest) else f" of {len(manifest)}, {rows.start} to {rows.stop - 1}"
+    splits = ", ".join(f"{name or '-'} {count}" for name, count in part.splits().items())
+    print(f"{manifest.dataset}: {len(part)} clips{share}; {splits}; {arguments.precision}")
     print(f"{'feature':24} {'rows/clip':>9} {'row shape':>14} {'dtype':>8} {'total':>10} {'block':>6}  weights")
-    for name in _names(arguments):
+    for name, choice in choices.items():
         entry = recipe(name)
         spec = entry.spec
         layout = plan(manifest, spec, arguments.job_clips)
         row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
-        rows = sum(spec.grid.rows(clip.duration_s or 0.0) for clip in manifest.clips)
-        weights = entry.weights.name if entry.weights else "none published"
+        count = sum(spec.grid.rows(clip.duration_s or 0.0) for clip in part.clips)
+        published = entry.weights.name if entry.weights else "none published"
         shape = "x".join(map(str, spec.shape))
         print(
-            f"{name:24} {layout.segments:9d} {shape:>14} {spec.dtype:>8} {_size(rows * row_bytes):>10} "
-            f"{layout.block_clips:6d}  {weights}"
+            f"{name:24} {layout.segments:9d} {shape:>14} {spec.dtype:>8} {_size(count * row_bytes):>10} "
+            f"{layout.block_clips:6d}  {published if choice == 'pretrained' else choice}"
         )
     return DONE
 
@@ -250,12 +257,12 @@ def _size(count: float) -> str:
 
 def _extract(arguments: argparse.Namespace) -> int:
     if arguments.media is None or arguments.store is None:
-        raise ValueError("--media and --store are needed (or --describe)")
+        raise UsageError("--media and --store are needed (or --describe)")
     if not arguments.media.is_dir():
         raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     workers = arguments.workers if arguments.workers is not None else default_workers()
     if workers < 0 or arguments.job_clips < 1:
-        raise ValueError(f"--workers {workers} must be at least 0, --job-clips {arguments.job_clips} at least 1")
+        raise UsageError(f"--workers {workers} must be at least 0, --job-clips {arguments.job_clips} at least 1")
     if workers:
         forkserver.begin()
     from pipeline import device
@@ -270,7 +277,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     specs = _specs(arguments)
     redo = {name for name in arguments.redo.split(",") if name}
     if unknown := redo - set(MEANING):
-        raise ValueError(f"--redo {','.join(sorted(unknown))}: outcomes are {', '.join(MEANING)}")
+        raise UsageError(f"--redo {','.join(sorted(unknown))}: outcomes are {', '.join(MEANING)}")
     planned = FeatureStore.create(arguments.store, manifest, [], arguments.job_clips).keys()
     job_clips = min(arguments.job_clips, len(manifest))
     # Before their keys are planned: weights that do not fit must not leave a key that nothing can fill.

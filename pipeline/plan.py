@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import configuration
 from pipeline.bill import FILES_PER_BLOCK, THROUGHPUT, Bill, bill, rates, together
-from pipeline.run import DONE, command, log, write_json
+from pipeline.run import DONE, UsageError, command, log, write_json
 
 EXAMPLE = """\
 example:
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     if arguments.clips is not None and arguments.clips < 1:
-        raise ValueError(f"--clips {arguments.clips}: at least 1")
+        raise UsageError(f"--clips {arguments.clips}: at least 1")
     config = configuration.read(arguments.config)
     if not config["datasets"]:
         raise ValueError(f"{arguments.config}: no datasets; nothing to plan")

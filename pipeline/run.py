@@ -22,6 +22,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
+class UsageError(ValueError):
+    """Flags that cannot be meant so, whatever is on the disk; the command ends as it does for unknown ones."""
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON so that the file is complete or absent, whenever the process dies."""
     with staged_json(Path(path), value):
@@ -143,12 +147,12 @@ def _mendable() -> tuple[type[Exception], ...]:
 
 @contextlib.contextmanager
 def command(name: str) -> Iterator[None]:
-    """Turn the errors a user can mend into one message and exit code 1; anything else keeps its traceback."""
+    """Turn the errors a user can mend into one message and exit code 1 or 2; anything else keeps its traceback."""
     try:
         yield
     except _mendable() as error:
         log(f"{name}: {error}")
-        raise SystemExit(BROKE) from error
+        raise SystemExit(USAGE if isinstance(error, UsageError) else BROKE) from error
     except OSError as error:
         log(f"{name}: {error.strerror or error} ({error.filename or 'no file named'}). What was committed is intact.")
         raise SystemExit(BROKE) from error

@@ -296,22 +296,44 @@ def test_describe_makes_nothing(odd, capsys):
     assert set(odd.iterdir()) == before
 
 
+def test_describe_is_of_the_flags_beside_it(odd, capsys):
+    about = ["--manifest", str(odd / "manifest.parquet"), "--encoders", "vggish,clip-tiny", "--describe"]
+    part = ["--shard", "1/2", "--job-clips", "4", "--weights", "vggish=random:7", "--precision", "bf16"]
+    assert main([*about, *part]) == 0
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    # Four blocks of at most four clips; the second part begins with the third of them.
+    assert head.startswith("folder: 6 clips of 14, 8 to 13;")
+    assert head.endswith("bf16")
+    assert [row.split()[-1] for row in rows] == ["random:7", "published"]
+    assert rows[0].split()[4:6] == ["6.14", "kB"]  # 6 clips of 2 rows of 128 float32
+    with pytest.raises(SystemExit):
+        main([*about, "--weights", "vggish=gone.pth"])
+    assert "vggish: --weights 'gone.pth'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "says", "code"),
     [
-        (["--encoders", "vgish"], "vggish"),
-        (["--weights", "somewhere.pth"], "somewhere.pth"),
-        (["--shard", "3/3"], "from 0 to 2"),
-        (["--redo", "bad"], "outcomes are"),
-        (["--media", "nowhere"], "no such folder"),
-        (["--workers", "-1"], "at least 0"),
-        (["--job-clips", "-3"], "at least 1"),
+        (["--encoders", "vgish"], "vggish", 1),
+        (["--weights", "somewhere.pth"], "vggish: --weights 'somewhere.pth'", 1),
+        (["--media", "nowhere"], "no such folder", 1),
+        (["--devices", "cpu,cpu", "--weights", "somewhere.pth"], "vggish: --weights 'somewhere.pth'", 1),
+        (["--encoders", "clap-tiny", "--weights", "pretrained"], "clap-tiny: no published", 1),
+        (["--shard", "3/3"], "from 0 to 2", 2),
+        (["--shard", "3"], "write i/n", 2),
+        (["--job", "7"], "jobs 0 to 0", 2),
+        (["--encoders", "vggish,vggish"], "each name once", 2),
+        (["--weights", "vgish=random:0"], "not among", 2),
+        (["--redo", "bad"], "outcomes are", 2),
+        (["--device", "gpu"], "write cpu", 2),
+        (["--workers", "-1"], "at least 0", 2),
+        (["--job-clips", "-3"], "at least 1", 2),
     ],
 )
-def test_wrong_use_is_explained(odd, capsys, more, says):
+def test_wrong_use_is_explained(odd, capsys, more, says, code):
     with pytest.raises(SystemExit) as caught:
         main([*flags(odd, "other"), *more])
-    assert caught.value.code == 1
+    assert caught.value.code == code
     assert says in capsys.readouterr().err
 
 
