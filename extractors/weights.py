@@ -6,12 +6,14 @@ format and an identity string that becomes part of the feature's key.  Networks 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,20 +97,16 @@ def verify(path: Path, record: Weights) -> str:
 def fetch(record: Weights, folder: Path | None = None) -> tuple[Path, str]:
     """Path and SHA-256 of the verified checkpoint, downloading it into the cache if it is not there.
 
-    A partial download is resumed; a damaged file in the cache is refused, removed and fetched once more.
+    A partial download is resumed; a damaged file in the cache is refused and fetched once more.  Of several processes
+    that want the same file one fetches it, and the others wait.
 
     Raises:
         WeightsError: no network, no direct address, or the publisher's file does not match the record.
     """
     folder = folder or cache_folder()
     path = folder / record.file
-    if path.exists():
-        try:
-            return path, verify(path, record)
-        except WeightsError:
-            if record.url is None:
-                raise
-            path.unlink()
+    if found := _kept(path, record):
+        return found
     by_hand = (
         f"Place the file by hand as {path} (from {record.page}), "
         f"or pass --weights PATH, or --weights random:0 to try the pipeline without real weights."
@@ -117,17 +115,41 @@ def fetch(record: Weights, folder: Path | None = None) -> tuple[Path, str]:
         raise WeightsError(f"{record.name}: the publisher has no direct download address. {by_hand}")
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / (record.file + ".partial")
-    try:
-        _download(record.url, partial)
-    except (urllib.error.URLError, OSError) as error:
-        raise WeightsError(f"{record.name}: could not download {record.url} ({error}). {by_hand}") from error
-    try:
-        digest = verify(partial, record)
-    except WeightsError:
-        partial.unlink()
-        raise
-    os.replace(partial, path)
+    with _alone(folder / (record.file + ".lock")):
+        if found := _kept(path, record):  # another process has fetched it meanwhile
+            return found
+        try:
+            _download(record.url, partial)
+        except (urllib.error.URLError, OSError) as error:
+            raise WeightsError(f"{record.name}: could not download {record.url} ({error}). {by_hand}") from error
+        try:
+            digest = verify(partial, record)
+        except WeightsError:
+            partial.unlink()
+            raise
+        os.replace(partial, path)
     return path, digest
+
+
+def _kept(path: Path, record: Weights) -> tuple[Path, str] | None:
+    """The file in the cache; None if it has to be fetched, a damaged one that can be fetched again included."""
+    if not path.exists():
+        return None
+    try:
+        return path, verify(path, record)
+    except WeightsError:
+        if record.url is None:
+            raise
+        return None
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process holds the file, and hold it; not where the file system has no locks."""
+    with open(path, "ab") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _download(url: str, partial: Path) -> None:

@@ -1,0 +1,71 @@
+"""Checkpoints in the cache: fetched once, resumed, and never left damaged."""
+
+import hashlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from extractors.weights import Weights, WeightsError, fetch
+
+CONTENT = bytes(range(256)) * 64
+
+
+@pytest.fixture
+def server():
+    """A publisher that takes its time for the second half; `ranges` are the Range headers of the requests."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            asked = self.headers.get("Range")
+            self.server.ranges.append(asked)
+            start = int(asked.split("=")[1].rstrip("-")) if asked else 0
+            body = CONTENT[start:]
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            time.sleep(0.3)
+            self.wfile.write(body[len(body) // 2 :])
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.ranges = []
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture
+def record(server):
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    url = f"http://127.0.0.1:{server.server_address[1]}/net.pth"
+    return Weights("net", "net.pth", url, "the page", len(CONTENT), digest)
+
+
+def test_several_at_once_fetch_one_file_once(server, record, tmp_path):
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: fetch(record, tmp_path), range(3)))
+    assert found == [(tmp_path / "net.pth", record.sha256)] * 3
+    assert server.ranges == [None]
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+    assert not (tmp_path / "net.pth.partial").exists()
+
+
+def test_a_partial_download_is_continued_and_a_damaged_file_replaced(server, record, tmp_path):
+    (tmp_path / "net.pth").write_bytes(CONTENT[::-1])
+    (tmp_path / "net.pth.partial").write_bytes(CONTENT[:1000])
+    fetch(record, tmp_path)
+    assert server.ranges == ["bytes=1000-"]
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_a_damaged_file_that_nobody_offers_is_named(tmp_path):
+    (tmp_path / "net.pth").write_bytes(b"other")
+    with pytest.raises(WeightsError, match=r"net\.pth: 5 bytes, net has 16384"):
+        fetch(Weights("net", "net.pth", None, "the page", len(CONTENT)), tmp_path)
