@@ -12,7 +12,7 @@ import numpy as np
 
 from extractors.recipes import recipe
 from extractors.spec import FeatureSpec
-from pipeline.configuration import read_yaml
+from pipeline.configuration import exports, read_yaml
 from pipeline.layout import plan_for
 from pipeline.planning import ROOT, clip_count
 
@@ -177,6 +177,7 @@ def bill(
         replace(feature(name, known, count, config["job_clips"], measured), made=made[recipe(name).name])
         for name in settings["encoders"]
     )
+    layouts = tuple(layout for layout, _ in exports(settings))
     trainings = sum(len(run.get("seeds", [0])) for run in settings.get("train", []))
     jobs = {
         "prepare": 1,
@@ -184,7 +185,7 @@ def bill(
         "extract": max(1, -(-count // config["job_clips"])),
         "train": trainings,
         "score": trainings,
-        "export": len(settings.get("export", [])),
+        "export": len(layouts),
         "report": 1,
         "release": int(bool(settings.get("release"))),
     }
@@ -198,7 +199,7 @@ def bill(
         {rule: number for rule, number in jobs.items() if number},
         features,
         _folder_bytes(media) if clips is None else None,
-        tuple(settings.get("export", [])),
+        layouts,
         unknown,
     )
 

@@ -65,6 +65,12 @@ def training_name(dataset: str, run: dict[str, Any]) -> str:
     return "-".join([run["model"], setting, *([run["name"]] if "name" in run else [])])
 
 
+def exports(settings: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """Formats to export, each with the features that were named for its roles."""
+    entries = [{"format": entry} if isinstance(entry, str) else entry for entry in settings.get("export", [])]
+    return [(entry["format"], entry.get("features", {})) for entry in entries]
+
+
 def clashes(datasets: dict[str, Any]) -> list[str]:
     """Entries whose files would have the same names, so that only the first of them would run; one sentence each."""
     found = []
@@ -72,10 +78,11 @@ def clashes(datasets: dict[str, Any]) -> list[str]:
         names = {
             "train": [training_name(dataset, run) for run in settings.get("train", [])],
             "finetune": [tuning["name"] for tuning in settings.get("finetune", [])],
+            "export": [layout for layout, _ in exports(settings)],
         }
         found += [
-            f"datasets.{dataset}.{part}: {count} entries are {name}, and their files would have the same names: give "
-            "each a `name:` of its own"
+            f"datasets.{dataset}.{part}: {count} entries are {name}, and their files would have the same names: "
+            + ("leave one" if part == "export" else "give each a `name:` of its own")
             for part, called in names.items()
             for name, count in Counter(called).items()
             if count > 1

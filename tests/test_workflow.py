@@ -76,6 +76,26 @@ def test_entries_that_would_share_their_files_are_refused_together(tmp_path):
         assert words in ran.stderr + ran.stdout
 
 
+def test_exports_are_given_media_and_features_with_their_weights(tmp_path):
+    tuned = "run/ave/finetune/r-0/resnet50.safetensors"
+    entries = {
+        "encoders": ["resnet50", "vggish"], "annotations": "a", "media": "my clips",
+        "finetune": [{"name": "r", "visual": "resnet50", "audio": "vggish"}],
+        "export": [
+            "dgsct", {"format": "ave-h5", "features": {"visual": "resnet50", "audio": "vggish"}},
+            {"format": "webdataset", "features": {"visual": f"resnet50={tuned}"}},
+        ],
+    }  # fmt: skip
+    ran = snakemake("-n", "-p", "--configfile", configuration(tmp_path, datasets={"ave": entries}), folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    commands = re.findall(r"python -m pipeline\.export (.*)", ran.stdout + ran.stderr)
+    flags = {re.search(r"--format (\S+)", each)[1]: each for each in commands}
+    assert "--media 'my clips'" in flags["dgsct"]
+    assert "--feature 'audio=vggish' --feature 'visual=resnet50=pretrained'" in flags["ave-h5"]
+    assert f"--feature 'visual=resnet50={tuned}'" in flags["webdataset"]
+    assert all("--media" not in flags[name] for name in ("ave-h5", "webdataset"))
+
+
 def planned(text: str) -> set[str]:
     """Rules of the jobs that a dry run announces."""
     return set(re.findall(r"^(\w+) +\d+$", text, re.MULTILINE)) - {"all", "total"}

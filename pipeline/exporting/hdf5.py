@@ -33,6 +33,7 @@ def write(request: Request) -> Export:
     store = request.store
     if store is None or not store.keys():
         raise StoreError("--store with at least one feature is needed for this format")
+    _refuse(request, store)
     export = Export({key: key for key in store})
     jobs = [(store.path, request.folder, key, block) for key in store for block in _done(store, key)]
     progress = Progress(len(jobs), "blocks")
@@ -52,6 +53,22 @@ def write(request: Request) -> Export:
     if request.missing == "renumber":
         export.notes.append("rows are never renumbered in this format: `length` is 0 where there are no rows")
     return export
+
+
+def _refuse(request: Request, store: FeatureStore) -> None:
+    """Say what this format has no choice in, instead of passing over it."""
+    problems = []
+    if request.chosen:
+        problems.append("--feature: every feature of the store is written, under its key")
+    if request.dtype:
+        problems.append(f"--dtype {request.dtype}: every array keeps the dtype that it has in the store")
+    if request.manifest.ids != store.ids:
+        problems.append(
+            f"--manifest: the whole store is written, whose {len(store.ids)} clips are not the {len(request.manifest)} "
+            "of this manifest; give its own, or extract those clips into a store of theirs"
+        )
+    if problems:
+        raise StoreError("\n  ".join(["--format hdf5 cannot do what was asked:", *problems]))
 
 
 def _done(store: FeatureStore, key: str) -> Iterator[int]:

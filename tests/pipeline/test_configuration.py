@@ -24,15 +24,17 @@ def config(tmp_path):
 def test_entries_that_would_share_their_files_are_named_together(config):
     trainings = [{"model": "avel"}, {"model": "avel", "setting": "supervised"}, {"model": "avel", "name": "other"}]
     tunings = [{"name": "r", "visual": "vgg19", "audio": "vggish"}] * 2
-    settings = {"encoders": ["vggish"], "train": trainings, "finetune": tunings}
+    layouts = ["hdf5", {"format": "hdf5", "features": {"audio": "vggish"}}]
+    settings = {"encoders": ["vggish"], "train": trainings, "finetune": tunings, "export": layouts}
     with pytest.raises(ValueError, match="`name:`") as caught:
         read(config(datasets={"ave": settings}))
     lines = str(caught.value).splitlines()[1:]
     assert [re.search(r"datasets\S+ \d entries are \S+,", line)[0] for line in lines] == [
         "datasets.ave.train: 2 entries are avel-supervised,",
         "datasets.ave.finetune: 2 entries are r,",
+        "datasets.ave.export: 2 entries are hdf5,",
     ]
-    settings["train"], settings["finetune"] = trainings[1:], tunings[:1]
+    settings |= {"train": trainings[1:], "finetune": tunings[:1], "export": layouts[1:]}
     assert len(read(config(datasets={"ave": settings}))["datasets"]["ave"]["train"]) == 2
 
 
@@ -48,7 +50,7 @@ def test_misspelt_values_are_refused_together(config):
 def test_the_schema_lists_what_the_tables_and_the_rules_have():
     schema = yaml.safe_load(SCHEMA.read_text())["properties"]
     dataset = schema["datasets"]["additionalProperties"]["properties"]
-    assert dataset["export"]["items"]["enum"] == list(FORMATS)
+    assert dataset["export"]["items"]["oneOf"][0]["enum"] == list(FORMATS)
     assert dataset["train"]["items"]["properties"]["model"]["enum"] == list(MODELS)
     rules = "".join(path.read_text() for path in (ROOT / "workflows" / "rules").glob("*.smk"))
     asked = set(re.findall(r'(?:memory|minutes)\("(\w+)"\)', rules))

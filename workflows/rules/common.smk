@@ -110,9 +110,28 @@ def scores(dataset):
 
 def exports(dataset):
     return [
-        f"{RUN}/{dataset}/receipts/export-{name}.json"
-        for name in config["datasets"][dataset].get("export", [])
+        f"{RUN}/{dataset}/receipts/export-{layout}.json"
+        for layout, _ in configuration.exports(config["datasets"][dataset])
     ]
+
+
+def export_features(wildcards):
+    """Role -> feature with its weights, of one export."""
+    chosen = dict(configuration.exports(entry(wildcards)))[wildcards.format]
+    return {
+        role: name if "=" in name else pinned(wildcards, name)
+        for role, name in chosen.items()
+    }
+
+
+def export_flags(wildcards):
+    flags = [
+        f"--feature {f'{role}={name}'!r}"
+        for role, name in export_features(wildcards).items()
+    ]
+    if wildcards.format == "dgsct":  # made from the clips
+        flags.append(f"--media {media(wildcards)!r}")
+    return " ".join(flags)
 
 
 def label_receipts(dataset):

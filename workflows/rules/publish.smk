@@ -6,6 +6,7 @@ rule export:
         manifest=f"{RUN}/{{dataset}}/manifest.parquet",
         features=lambda w: extract_receipts(w.dataset),
         labels=lambda w: label_receipts(w.dataset) if w.format == "llp-npy" else [],
+        tuned=lambda w: tuned_receipts(w.dataset) if export_features(w) else [],
     output:
         receipt=f"{RUN}/{{dataset}}/receipts/export-{{format}}.json",
     log:
@@ -20,6 +21,7 @@ rule export:
     params:
         store=lambda w, input: Path(input.manifest).parent / "features",
         folder=lambda w, input: Path(input.manifest).parent / "exports" / w.format,
+        flags=export_flags,
         labels=lambda w, input: (
             f"--labels '{Path(input.manifest).parent / 'labels'}'"
             if input.labels
@@ -27,7 +29,7 @@ rule export:
         ),
     shell:
         "python -m pipeline.export --manifest {input.manifest:q} --store '{params.store}' --format {wildcards.format} "
-        "{params.labels} --out '{params.folder}' --overwrite > {log:q} 2>&1 && cp '{params.folder}/export.json' {output.receipt:q}"
+        "{params.flags} {params.labels} --out '{params.folder}' --overwrite > {log:q} 2>&1 && cp '{params.folder}/export.json' {output.receipt:q}"
 
 
 rule report:

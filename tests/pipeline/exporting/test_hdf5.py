@@ -2,6 +2,7 @@
 
 import h5py
 import numpy as np
+import pytest
 
 from pipeline.exporting.hdf5 import check
 from tests.pipeline import store_factory as factory
@@ -24,6 +25,16 @@ def test_hdf5_is_one_file_per_block_and_a_master_that_moves_with_them(made):
         assert group["segments"].attrs["units"] == "s"
     with h5py.File(made / "moved" / "blocks" / AUDIO.key / "000002.h5") as file:
         np.testing.assert_array_equal(file["values"][1], factory.rows_of(AUDIO, 9, 10))
+
+
+def test_what_hdf5_has_no_choice_in_is_refused_together(made, capsys):
+    factory.manifest(4).save(made / "few.parquet")
+    with pytest.raises(SystemExit):
+        export(made, "hdf5", "--feature", "visual=vgg19", "--dtype", "float64", "--manifest", made / "few.parquet")
+    said = capsys.readouterr().err
+    for words in ("--feature: every feature", "--dtype float64: every array", "whose 10 clips are not the 4 of"):
+        assert words in said
+    assert not (made / "out").exists()
 
 
 def test_hdf5_check_names_a_block_file_that_is_gone(made):
