@@ -55,32 +55,35 @@ class Feature:
 
 @dataclass(frozen=True)
 class Bill:
-    """One dataset's part.  `clips` None: neither manifest nor description says."""
+    """One dataset's part.
+
+    Args:
+        jobs: number by rule of the workflow.
+        features: what every extract job makes together.
+        tuned: the same with fine-tuned weights, each in jobs of its own.
+    """
 
     dataset: str
     clips: int
     clip_s: float | None
     jobs: dict[str, int]
     features: tuple[Feature, ...]
+    tuned: tuple[Feature, ...]
     media_bytes: int | None
     exports: tuple[str, ...]
     unknown: tuple[str, ...] = field(default=())
 
     @property
+    def every_feature(self) -> tuple[Feature, ...]:
+        return self.features + self.tuned
+
+    @property
     def feature_bytes(self) -> int | None:
-        return together(feature.bytes for feature in self.features)
-
-    @property
-    def device_h(self) -> float | None:
-        return together(feature.device_h for feature in self.features)
-
-    @property
-    def core_h(self) -> float | None:
-        return together(feature.core_h for feature in self.features)
+        return together(feature.bytes for feature in self.every_feature)
 
     @property
     def files(self) -> int | None:
-        blocks = together(feature.blocks for feature in self.features)
+        blocks = together(feature.blocks for feature in self.every_feature)
         return None if blocks is None else blocks * FILES_PER_BLOCK
 
 
@@ -144,21 +147,21 @@ def feature(name: str, known: Counter[float] | None, clips: int, job_clips: int,
     )
 
 
-def blocks_made(store: Path, precision: str) -> Counter[str]:
-    """Committed blocks of a store by feature name; of several weights, those with the most."""
+def blocks_made(store: Path, precision: str) -> dict[str, list[int]]:
+    """Committed blocks of a store by feature name, a number for each of its weights, the largest last."""
     from pipeline.store import FeatureStore, StoreError
 
     try:
         opened = FeatureStore.open(store)
     except StoreError:
-        return Counter()
-    found: Counter[str] = Counter()
+        return {}
+    found: dict[str, list[int]] = {}
     for key in opened:
         spec = opened.spec(key)
         if spec.precision == precision:
             count = sum(1 for _ in (store / "commits" / key).glob("*.json"))
-            found[spec.name] = max(found[spec.name], count)
-    return found
+            found.setdefault(spec.name, []).append(count)
+    return {name: sorted(counts) for name, counts in found.items()}
 
 
 def bill(
@@ -172,19 +175,35 @@ def bill(
     settings = config["datasets"][dataset]
     manifest = Path(config["run"]) / dataset / "manifest.parquet"
     count, known = lengths(dataset, settings, manifest, clips, clip_s)
-    made = Counter() if clips is not None else blocks_made(manifest.parent / "features", config["precision"])
-    features = tuple(
-        replace(feature(name, known, count, config["job_clips"], measured), made=made[recipe(name).name])
-        for name in settings["encoders"]
+    made = {} if clips is not None else blocks_made(manifest.parent / "features", config["precision"])
+
+    def cost(name: str, shown: str = "") -> Feature:
+        own = feature(name, known, count, config["job_clips"], measured)
+        counts = made.get(recipe(name).name) or [0]
+        return replace(own, name=shown or name, made=counts.pop())
+
+    features = tuple(cost(name) for name in settings["encoders"])
+    tunings = [(tuning, seed) for tuning in settings.get("finetune", []) for seed in tuning.get("seeds", [0])]
+    tuned = tuple(
+        cost(tuning["visual"], f"{tuning['visual']} tuned {tuning['name']}-{seed}")
+        for tuning, seed in tunings
+        if tuning.get("tune") != "projections"  # their encoder stays as it is
     )
     layouts = tuple(layout for layout, _ in exports(settings))
     trainings = sum(len(run.get("seeds", [0])) for run in settings.get("train", []))
+    extractions = max(1, -(-count // config["job_clips"]))
     jobs = {
         "prepare": 1,
         "acquire": int("acquire" in settings),
-        "extract": max(1, -(-count // config["job_clips"])),
+        "prepare_teacher": int("teach" in settings),
+        "teach": int("teach" in settings),
+        "extract": extractions,
+        "pseudolabel": int("pseudolabel" in settings),
+        "finetune": len(tunings),
+        "extract_tuned": len(tuned) * extractions,
         "train": trainings,
         "score": trainings,
+        "effect": int(bool(tuned)),
         "export": len(layouts),
         "report": 1,
         "release": int(bool(settings.get("release"))),
@@ -198,6 +217,7 @@ def bill(
         seconds or None,
         {rule: number for rule, number in jobs.items() if number},
         features,
+        tuned,
         _folder_bytes(media) if clips is None else None,
         layouts,
         unknown,

@@ -16,6 +16,9 @@ from pipeline import configuration
 from pipeline.bill import FILES_PER_BLOCK, THROUGHPUT, Bill, bill, rates, together
 from pipeline.run import DONE, UsageError, command, log, write_json
 
+#: Rules that compute for long, and whose cost nothing here tells.
+_NEVER_MEASURED = ("teach", "pseudolabel", "finetune", "train", "effect")
+
 EXAMPLE = """\
 example:
   python -m pipeline.plan --config workflows/config/demo.yaml
@@ -97,19 +100,20 @@ def _print(entry: Bill, config: dict[str, Any]) -> None:
     print("  jobs     " + ", ".join(f"{rule} {number:,}" for rule, number in entry.jobs.items()))
     device = "GPU" if config["device"].startswith("cuda") else "core"
     print(f"  {'feature':26} {'rows':>13} {'bytes':>9} {'files':>9} {device + ' encoding':>14} {'core decoding':>14}")
-    for feature in entry.features:
+    for feature in entry.every_feature:
         rows = "unknown" if feature.rows is None else f"{feature.rows:,}"
         files = "unknown" if feature.blocks is None else f"{feature.blocks * FILES_PER_BLOCK:,}"
         print(
             f"  {feature.name:26} {rows:>13} {size(feature.bytes):>9} {files:>9} "
             f"{hours(feature.device_h):>14} {hours(feature.core_h):>14}"
         )
-    if any(feature.made for feature in entry.features):
-        left = {feature.name: (feature.blocks or 0) - feature.made for feature in entry.features}
+    if any(feature.made for feature in entry.every_feature):
+        left = {feature.name: (feature.blocks or 0) - feature.made for feature in entry.every_feature}
         print("  to make  " + (", ".join(f"{name}: {n:,} blocks" for name, n in left.items() if n > 0) or "nothing"))
         print("  kept     " + (", ".join(name for name, n in left.items() if n <= 0) or "no feature is whole yet"))
     jobs = entry.jobs["extract"]
-    device_h, core_h = entry.device_h, entry.core_h
+    device_h = together(feature.device_h for feature in entry.features)
+    core_h = together(feature.core_h for feature in entry.features)
     if device_h is not None and core_h is not None:
         workers = config["workers"]
         # Decoding runs beside encoding in worker processes; with none, or on the same CPU core, they take turns.
@@ -118,6 +122,8 @@ def _print(entry: Bill, config: dict[str, Any]) -> None:
         print(f"  one extract job takes about {hours(longest / jobs)}; it asks the cluster for {hours(float(asked))}")
         if longest / jobs > asked:
             log(f"{entry.dataset}: extract jobs need longer than resources.extract.runtime_min; raise it")
+    if unmeasured := [f"{rule} {entry.jobs[rule]:,}" for rule in _NEVER_MEASURED if rule in entry.jobs]:
+        print(f"  unknown  hours of {', '.join(unmeasured)}")
     if entry.unknown:
         log(
             f"{entry.dataset}: the throughput of {', '.join(entry.unknown)} is unmeasured, and nothing is guessed; "
@@ -135,7 +141,7 @@ def _print_total(bills: list[Bill], config: dict[str, Any], planning: dict[str, 
     jobs = sum(sum(entry.jobs.values()) for entry in bills)
     device = "GPU-hours" if config["device"].startswith("cuda") else "core-hours of encoding"
     print(f"together: {jobs:,} jobs, {sum(entry.clips for entry in bills):,} clips")
-    features = [feature for entry in bills for feature in entry.features]
+    features = [feature for entry in bills for feature in entry.every_feature]
     print(f"  {device}: {_at_least([feature.device_h for feature in features])}", end="")
     print(f"; core-hours of decoding: {_at_least([feature.core_h for feature in features])}")
     print(f"  features on disk: {size(together(entry.feature_bytes for entry in bills))}", end="")

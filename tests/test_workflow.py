@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.bill import bill
+from pipeline.configuration import read
 from tests.pipeline import store_factory as factory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,6 +96,16 @@ def test_exports_are_given_media_and_features_with_their_weights(tmp_path):
     assert "--feature 'audio=vggish' --feature 'visual=resnet50=pretrained'" in flags["ave-h5"]
     assert f"--feature 'visual=resnet50={tuned}'" in flags["webdataset"]
     assert all("--media" not in flags[name] for name in ("ave-h5", "webdataset"))
+
+
+def test_the_plan_counts_the_jobs_that_snakemake_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = str(ROOT / "workflows" / "config" / "demo.yaml")
+    ran = snakemake("-n", "-q", "rules", "--configfile", path, folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", ran.stdout + ran.stderr, re.MULTILINE))
+    jobs = {rule: int(count) for rule, count in counts.items() if rule not in ("all", "total")}
+    assert bill("demo", read(path), {}).jobs == jobs
 
 
 def planned(text: str) -> set[str]:

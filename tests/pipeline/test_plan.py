@@ -42,7 +42,23 @@ def test_jobs_rows_bytes_and_hours_of_ave(config, throughput):
     assert feature.bytes == 41_430 * (128 * 4 + 16) + 4143 * 20
     assert feature.device_h == pytest.approx(41.43)
     assert feature.core_h == pytest.approx(4.143)
-    assert bill("ave", read, rates(throughput, "cuda:1", "fp32")).device_h == pytest.approx(0.4143)
+    assert bill("ave", read, rates(throughput, "cuda:1", "fp32")).features[0].device_h == pytest.approx(0.4143)
+
+
+def test_a_tuned_feature_costs_what_its_encoder_does_and_trainings_cost_nobody_knows_what(config, throughput, capsys):
+    tunings = [
+        {"name": "r", "visual": "vgg19", "audio": "vggish", "seeds": [0, 1]},
+        {"name": "frozen", "visual": "vgg19", "audio": "vggish", "tune": "projections"},
+    ]
+    settings = {"encoders": ["vgg19", "vggish"], "finetune": tunings, "train": [{"model": "avel"}]}
+    path = config(datasets={"ave": settings})
+    found = bill("ave", read_config(path), rates(throughput, "cpu", "fp32"))
+    assert (found.jobs["finetune"], found.jobs["extract_tuned"], found.jobs["effect"]) == (3, 34, 1)
+    assert [feature.bytes for feature in found.tuned] == [found.features[0].bytes] * 2
+    assert plan.main(["--config", path, "--throughput", str(throughput)]) == 0
+    shown = capsys.readouterr().out
+    assert "  unknown  hours of finetune 3, train 1, effect 1\n" in shown
+    assert "(3 of 4 unknown)" in shown
 
 
 def test_the_bytes_are_those_that_a_store_takes(tmp_path, config, monkeypatch):
