@@ -148,7 +148,10 @@ def _read_orders(
     position = {(label, video): index for index, (label, video, _, _) in enumerate(rows)}
     for split in SPLITS:
         orders[split] = []
-        for place, line in numbered_lines(annotations / f"{split}Set.txt", problems):
+        path = annotations / f"{split}Set.txt"
+        if not path.is_file():
+            problems.append(f"{path}: no such file; it says which rows are {split}")
+        for place, line in numbered_lines(path, problems):
             if line == HEADER:
                 continue
             if (row := position.get(tuple(line.split("&")[:2]))) is None:
@@ -180,6 +183,6 @@ def _splits(orders: dict[str, Any], count: int, annotations: Path, problems: lis
                 problems.append(f"{place}: row {row} is already in {split_of[row]}")
             split_of.setdefault(row, split)
     missing = [row for row in range(count) if row not in split_of]
-    if missing and all(orders.get(split) for split in SPLITS):
+    if missing and not problems:
         problems.append(f"{annotations}: {len(missing)} rows are in no split, the first is row {missing[0]}")
     return split_of

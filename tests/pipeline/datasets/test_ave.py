@@ -126,6 +126,26 @@ def test_missing_files_are_named(tmp_path):
         assert f"{name}: no such file" in text
 
 
+def toy(folder, **lists):
+    """Three rows, and the split lists given."""
+    rows = ["a&AAAAAAAAAAA&good&0&1", "b&BBBBBBBBBBB&good&0&1", "a&CCCCCCCCCCC&good&0&1"]
+    (folder / "Annotations.txt").write_text("\n".join(rows))
+    for split, chosen in lists.items():
+        (folder / f"{split}Set.txt").write_text("\n".join(rows[row] for row in chosen))
+    return ave.read(description.Description("ave", ("a", "b")), folder)
+
+
+def test_missing_split_lists_are_named_and_so_are_rows_of_no_list(tmp_path):
+    with pytest.raises(ManifestError) as caught:
+        toy(tmp_path, train=[0, 1])
+    assert [text.split(";")[0] for text in caught.value.problems] == [
+        f"{tmp_path / name}: no such file" for name in ("valSet.txt", "testSet.txt")
+    ]
+    with pytest.raises(ManifestError, match="1 rows are in no split, the first is row 2"):
+        toy(tmp_path, train=[0, 1], val=[], test=[])
+    assert [clip.split for clip in toy(tmp_path, train=[0, 1], val=[2], test=[]).clips] == ["train", "train", "val"]
+
+
 def test_orders_that_overlap_miss_rows_or_point_nowhere_are_problems(tmp_path):
     (tmp_path / "Annotations.txt").write_text(
         "a&AAAAAAAAAAA&good&0&1\nb&BBBBBBBBBBB&good&0&1\na&CCCCCCCCCCC&good&0&1\n"
