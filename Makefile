@@ -50,5 +50,6 @@ lock:
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-package openvino-telemetry --no-header --quiet -o requirements.lock
 
+# What `make demo` and the tools left.  Other runs, and what Snakemake knows of them (.snakemake), are not ours to remove.
 clean:
-	rm -rf runs .pytest_cache .ruff_cache .snakemake
+	rm -rf runs/demo .pytest_cache .ruff_cache

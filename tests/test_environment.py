@@ -1,6 +1,7 @@
-"""The three places that say what to install agree."""
+"""The three places that say what to install agree, and `make clean` leaves people's runs alone."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def test_conda_asks_for_the_same_python_and_the_lock():
     assert SpecifierSet(python.removeprefix("python")) == SpecifierSet(PROJECT["requires-python"])
     (pip,) = [entry["pip"] for entry in conda["dependencies"] if isinstance(entry, dict)]
     assert pip == ["--require-hashes", "-r requirements.lock"]
+
+
+def test_clean_removes_the_demo_and_no_run_of_yours(tmp_path):
+    kept = {"runs/real/ave", ".snakemake/metadata"}
+    for name in {"runs/demo/demo", ".ruff_cache", *kept}:
+        (tmp_path / name).mkdir(parents=True)
+    subprocess.run(["make", "-f", ROOT / "Makefile", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if not any(path.iterdir())}
+    assert left == kept
 
 
 def test_the_torch_trio_is_the_one_that_imports_together():
