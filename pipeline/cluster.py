@@ -57,11 +57,13 @@ def spread(
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
     try:
         with Client(scheduler or cluster) as client:
-            limit = ahead * max(1, len(client.scheduler_info()["workers"]))
+            limit = 0
             under_way: deque = deque()
             for item in items:
                 under_way.append(client.submit(function, *item, pure=False, retries=2))
-                if len(under_way) >= limit:
+                if len(under_way) >= limit:  # workers of a batch system come one by one: count them again
+                    limit = ahead * max(1, len(client.nthreads()))
+                while len(under_way) >= limit:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
