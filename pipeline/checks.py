@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.blocks import PARTIAL, StoreError, in_use, scratch_path
-from pipeline.layout import shard_files
+from pipeline.layout import ARRAYS, shard_files
 from pipeline.manifest import Manifest
 from pipeline.outcomes import CODES, OUTCOMES
 from pipeline.run import sha256_of
@@ -70,6 +71,14 @@ def _ids(store: FeatureStore, key: str) -> tuple[str, ...] | None:
         return None
 
 
+def _array(store: FeatureStore, key: str, name: str) -> Any:
+    """An array of a key; None if its metadata cannot be read."""
+    try:
+        return store.array(key, name)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def manifest_damages(store: FeatureStore, manifest: Manifest) -> Iterator[Damage]:
     """A store of another manifest, or ids that are not the manifest's."""
     if store.facts["manifest"] != manifest.digest:
@@ -91,8 +100,10 @@ def key_damages(store: FeatureStore, key: str) -> Iterator[Damage]:
         "outcome": ((clips,), "uint8"),
     }
     for name, (shape, dtype) in wanted.items():
-        array = store.array(key, name)
-        if array.shape != shape or array.dtype != np.dtype(dtype):
+        array = _array(store, key, name)
+        if array is None:
+            yield Damage(key, None, f"{name}/zarr.json is missing or damaged: {name} cannot be read; copy it back")
+        elif array.shape != shape or array.dtype != np.dtype(dtype):
             yield Damage(key, None, f"{name} is {array.shape} {array.dtype}, the plan says {shape} {dtype}")
     ids = _ids(store, key)
     if ids is None or len(ids) != clips or len(set(ids)) != clips or not all(ids):
@@ -140,6 +151,8 @@ def block_damages(store: FeatureStore, key: str, block: int, deep: bool = True) 
 
 def _content(store: FeatureStore, key: str, span: range, record: dict) -> Iterator[str]:
     """Outcomes, lengths, times and values against each other."""
+    if any(_array(store, key, name) is None for name in ARRAYS):
+        return  # of the key, and told there
     rows = slice(span.start, span.stop)
     outcome, length, segments = (store.array(key, name)[rows] for name in ("outcome", "length", "segments"))
     counts = dict(Counter(OUTCOMES[code] for code in outcome))

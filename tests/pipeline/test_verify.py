@@ -96,6 +96,19 @@ def test_lost_ids_and_lost_keys_are_no_sound_store(tmp_path, capsys, what):
     assert {"key gone": "zarr.json is missing"}.get(what, "clip ids are damaged") in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "damage"), [("values", None), ("length", "{"), ("clip", None)])
+def test_an_array_without_its_metadata_is_named_and_the_rest_is_checked(store, capsys, name, damage):
+    path = store.path / AUDIO.key / name / "zarr.json"
+    path.unlink() if damage is None else path.write_text(damage)
+    other = next(store.path.glob("vgg19*")) / "values/c/1/0/0/0/0"
+    other.write_bytes(other.read_bytes()[:-1])
+    assert main(["--store", str(store.path)]) == 1
+    said = capsys.readouterr().out
+    what = "clip ids are damaged" if name == "clip" else f"{name}/zarr.json is missing or damaged"
+    assert any(line.startswith(f"damaged  {AUDIO.key}: ") and what in line for line in said.splitlines())
+    assert f"{other.parts[-8]} block 1: " in said
+
+
 def test_what_a_living_writer_has_made_is_neither_named_nor_swept(store):
     writer = store.writer(AUDIO.key, 1)
     record = store.commit_path(AUDIO.key, 1)
