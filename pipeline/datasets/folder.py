@@ -124,10 +124,20 @@ def _to_last_packet_s(container: Any) -> float | None:
 
 
 def media_files(folder: Path) -> tuple[list[str], dict[str, int]]:
-    """Relative paths of the media files in a folder, sorted; and how much else was passed over, by kind."""
+    """Relative paths of the media files in a folder, sorted; and how much else was passed over, by kind.
+
+    Raises:
+        OSError: the folder itself is there and cannot be read; the error names it.
+    """
     root = folder.resolve()
     found, unreadable = [], []
     counted = Counter(other_files=0, hidden=0, links_outside=0, unusable_names=0)
+    try:
+        os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # of a device it names nothing
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     for here, folders, names in os.walk(folder, onerror=unreadable.append):
         counted["hidden"] += sum(name.startswith(".") for name in (*folders, *names))
         links = [name for name in folders if not name.startswith(".") and (Path(here) / name).is_symlink()]

@@ -1,11 +1,14 @@
 """Folders: every media file is a clip with an id of its own, whatever it is called and whatever is in it."""
 
+import errno
 import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import prepare
+from pipeline.acquisition.folder import FolderSource
 from pipeline.datasets import folder
 from pipeline.manifest import ManifestError, check_id
 from tests import media_factory as factory
@@ -140,3 +143,18 @@ def test_an_earlier_manifest_of_another_folder_is_refused(tmp_path):
     touch(tmp_path, "one/a.mp4", "two/b.mp4")
     with pytest.raises(ManifestError, match="another --out"):
         folder.read(tmp_path / "two", folder.read(tmp_path / "one"))
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys, code):
+    media = tmp_path / "media"
+    media.mkdir()
+
+    def unreadable(path):
+        raise OSError(code, os.strerror(code), str(path) if code == errno.EACCES else None)
+
+    monkeypatch.setattr(os, "listdir", unreadable)
+    assert prepare.main(["--dataset", "folder", "--media", str(media), "--out", str(tmp_path / "M")]) == 1
+    assert f"{media}: {os.strerror(code)}" in capsys.readouterr().err
+    with pytest.raises(OSError, match=str(media)):
+        FolderSource(media)
