@@ -53,6 +53,9 @@ def test_features_are_chosen_by_name_and_a_wrong_one_is_refused(made, capsys):
     with pytest.raises(SystemExit):
         export(made, "ave-h5", "--feature", "audio=cnn14")
     assert "no single feature called 'cnn14'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        export(made, "ave-h5", "--feature", "audio")
+    assert ended.value.code == 2
     assert export(made, "ave-h5", "--max-missing", "0") == 3
 
 

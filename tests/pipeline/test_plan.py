@@ -105,6 +105,16 @@ def test_misspelt_keys_are_refused_together(config, capsys):
     assert "encoder" in said
 
 
+def test_flags_that_cannot_be_meant_are_usage_and_broken_files_are_not(config, tmp_path, capsys):
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    fine = config(datasets={"ave": {"encoders": ["vggish"]}})
+    for arguments, code in ((["--config", fine, "--clips", "0"], 2), (["--config", str(tmp_path / "broken.yaml")], 1)):
+        with pytest.raises(SystemExit) as ended:
+            plan.main(arguments)
+        assert ended.value.code == code
+    assert "broken.yaml: not YAML" in capsys.readouterr().err
+
+
 def test_a_million_clips_are_planned_at_once(config, tmp_path, capsys):
     path = config(datasets={"ave": {"encoders": ["vggish:ave2018"]}, "llp": {"encoders": ["clip-l14:valor2023"]}})
     assert plan.main(["--config", path, "--clips", "1000000", "--json", str(tmp_path / "plan.json")]) == 0
