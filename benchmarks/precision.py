@@ -3,7 +3,8 @@
 Ten seconds of a made clip are prepared once; their rows are encoded by PyTorch in fp32 and by the others.
 `difference` is the largest one over the largest value; `cosine` the smallest of the rows that belong together;
 `neighbours` the median cosine of rows one apart, in fp32: weights are random, which brings all rows close together, so
-a cosine says something only beside this one.
+a cosine says something only beside this one.  `threads`: on a CPU, the largest difference between a batch on one
+thread and on all cores, over the largest value; 0 is bit by bit.
 
     python benchmarks/precision.py
     python benchmarks/precision.py --encoders resnet50,clip-b32 --device cuda
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import clips as media
 from benchmarks import measure
 from benchmarks.agreement import compare, cosines
+from pipeline.run import same_sums_on_any_number_of_threads
 
 ENCODERS = (
     *("vgg19", "resnet50", "resnet152", "r2plus1d", "clip-b32", "clip-l14", "swin-v2-l"),
@@ -43,6 +46,23 @@ def rows_of(name: str, precision: str, device: str, backend: str, batch: Any) ->
     install(encoder, backend)
     rows = encoder.encode(batch.to(device)).float().cpu().numpy()
     return rows.reshape(len(rows), -1).astype(np.float64), getattr(encoder.backend, "refusal", None)
+
+
+def threads_difference(name: str, backend: str, batch: Any) -> float:
+    """What the number of threads changes in a batch of the engine's size."""
+    import torch
+
+    from extractors.backends import install
+    from extractors.base import load
+
+    made, before = [], torch.get_num_threads()
+    for threads in (1, len(os.sched_getaffinity(0))):
+        torch.set_num_threads(threads)
+        encoder = load(name, measure.WEIGHTS)
+        install(encoder, backend)
+        made.append(encoder.encode(batch[torch.arange(encoder.batch_rows) % len(batch)]).numpy().astype(np.float64))
+    torch.set_num_threads(before)
+    return float(np.abs(made[0] - made[1]).max() / np.abs(made[1]).max())
 
 
 def one_encoder(name: str, device: str) -> dict[str, Any]:
@@ -64,6 +84,9 @@ def one_encoder(name: str, device: str) -> dict[str, Any]:
             difference, cosine = compare(rows, expected)
             other = {"backend": backend, "precision": precision, "refusal": refusal}
             found["others"].append(other | {"difference": difference, "cosine": cosine})
+    found["threads"] = {}
+    if device == "cpu":
+        found["threads"] = {backend: threads_difference(name, backend, batch) for backend in ("torch", "openvino")}
     return found
 
 
@@ -73,12 +96,14 @@ def table(report: Mapping[str, Any]) -> str:
     header = ["encoder", "neighbours"]
     for backend, precision in ways:
         header.append(f"{backend} {precision}, {'difference' if precision == 'fp32' else 'cosine'}")
+    header += [f"{backend} fp32, threads" for backend in report["results"][0]["threads"]]
     lines = []
     for result in report["results"]:
         line = [f"`{result['encoder']}`", f"{result['neighbours']:.4f}"]
         for other in result["others"]:
             value = f"{other['difference']:.1e}" if other["precision"] == "fp32" else f"{other['cosine']:.6f}"
             line.append(f"left to torch ({value})" if other["refusal"] else value)
+        line += [f"{value:.1e}" if value else "0" for value in result["threads"].values()]
         lines.append(line)
     return measure.markdown(header, lines)
 
@@ -106,6 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.only:
+        same_sums_on_any_number_of_threads()  # as every command does
         print(json.dumps(one_encoder(arguments.only, arguments.device)))
         return 0
     results = []

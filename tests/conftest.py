@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from extractors import programs
+from pipeline.run import same_sums_on_any_number_of_threads
 
 torch.set_num_threads(1)
+same_sums_on_any_number_of_threads()  # as every command does, before anything is computed
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,10 +1,42 @@
 """What every command writes."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
 import torch
 
 from pipeline.run import write_torch
+
+#: Prints the product of two matrices on one to four threads, each once.
+_PRODUCTS = """
+import hashlib, torch
+from pipeline.run import command
+left, right = (torch.randn(*shape, generator=torch.Generator().manual_seed(0)) for shape in ((32, 12288), (12288, 512)))
+with command("test"):
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)
+        print(hashlib.sha256((left @ right).numpy().tobytes()).hexdigest())
+"""
+
+
+def _is_intel():
+    path = Path("/proc/cpuinfo")
+    return path.exists() and "GenuineIntel" in path.read_text() and torch.backends.mkl.is_available()
+
+
+@pytest.mark.skipif(
+    not _is_intel(), reason="MKL promises the same sums on any number of threads on Intel processors only"
+)
+def test_sums_do_not_depend_on_the_number_of_threads():
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    run = [sys.executable, "-c", _PRODUCTS]
+    found = subprocess.run(run, env=environment, check=True, capture_output=True, text=True).stdout.split()
+    assert len(found) == 4
+    assert len(set(found)) == 1
 
 
 def test_the_bytes_of_weights_do_not_depend_on_file_or_process(tmp_path, monkeypatch):
