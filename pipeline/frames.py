@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import av
 import numpy as np
-from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
-from pipeline.mediafile import FramesMissing, MediaFile
+from pipeline.mediafile import MISSING_S, FramesMissing, MediaError, MediaFile
 
 
 class Frames:
@@ -22,8 +21,11 @@ class Frames:
     def __init__(self, file: MediaFile) -> None:
         self.file = file
         self._times_s: np.ndarray | None = None
-        # Where a time stamp is in the timeline; None: frames have to be counted, and none may be skipped.
+        self._lost_s = 0.0
+        # Where a time stamp is in the timeline; None: frames have to be counted.
         self._places: dict[int, int] | None = None
+        # Whether the time stamp of a packet is that of its frame, so that frames can be left out undecoded.
+        self._skips = False
         self._decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._converter = VideoReformatter()
         self._position = 0
@@ -57,17 +59,21 @@ class Frames:
         inside = ~self.file.before(times_s) & ~self.file.beyond(times_s)
         places = {stamp: place for place, stamp in enumerate(stamps[inside].tolist())}
         if len(places) == inside.sum():
-            self._places = places
+            self._places, self._skips = places, True
         return times_s[inside]
 
     def _count(self) -> np.ndarray:
         """Presentation times of the frames that really decode."""
-        self._places = None
-        times_s = np.array([frame.time for _, frame in self._decode()], dtype=np.float64)
-        return self.file.since_start_s(np.sort(times_s))
+        self._places, self._skips = None, False
+        found = sorted((frame.time, frame.pts) for _, frame in self._decode())
+        # Damaged streams give frames out of order.
+        places = {stamp: place for place, (_, stamp) in enumerate(found)}
+        self._places = places if len(places) == len(found) else None
+        return self.file.since_start_s(np.array([time_s for time_s, _ in found], dtype=np.float64))
 
     def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames with their numbers from a fresh container, in presentation order; ends quietly where the data does.
+        """Frames with their numbers from a fresh container, in presentation order; ends quietly where the data does,
+        and leaves out packets that do not decode.
 
         Frames that nobody wants and that no other frame refers to are not decoded, where time stamps tell which they
         are; a number is -1 where a frame has a time stamp that no packet had.
@@ -76,22 +82,19 @@ class Frames:
         with self.file.open(before_s=0.5) as container:
             stream = container.streams[self.file.video.index]
             stream.thread_type = "NONE"
-            try:
-                for packet in container.demux(stream):
-                    if self._places is not None:
-                        place = self._places.get(packet.pts, -1)
-                        # What lies beyond the last frame that is wanted now may be wanted for the next rows.
-                        idle = place not in self._keep and 0 <= place < self._horizon
-                        stream.codec_context.skip_frame = "NONREF" if idle else "DEFAULT"
-                    for frame in packet.decode():
-                        if frame.time is None or self.file.before(time_s := self.file.since_start_s(frame.time)):
-                            continue
-                        if self.file.beyond(time_s):
-                            return
-                        number = number + 1 if self._places is None else self._places.get(frame.pts, -1)
-                        yield number, frame
-            except FFmpegError:
-                return  # a damaged tail; the count of frames tells
+            for packet in self.file.demux(container, stream):
+                if self._skips:
+                    place = self._places.get(packet.pts, -1)
+                    # What lies beyond the last frame that is wanted now may be wanted for the next rows.
+                    idle = place not in self._keep and 0 <= place < self._horizon
+                    stream.codec_context.skip_frame = "NONREF" if idle else "DEFAULT"
+                for frame in self.file.decode(packet) or ():
+                    if frame.time is None or self.file.before(time_s := self.file.since_start_s(frame.time)):
+                        continue
+                    if self.file.beyond(time_s):
+                        return
+                    number = number + 1 if self._places is None else self._places.get(frame.pts, -1)
+                    yield number, frame
 
     def want(self, numbers: np.ndarray) -> None:
         """Frames that `read` will be asked for next; others are dropped or skipped."""
@@ -103,7 +106,13 @@ class Frames:
 
         Raises:
             FramesMissing: fewer frames decode than the packets promise.
+            MediaError: `decode-error`, so many fewer that what is there does not stand for the clip.
         """
+        if self._lost_s > MISSING_S:
+            raise MediaError(
+                "decode-error",
+                f"{self.file.path.name}: {self._lost_s:.2f} s of its pictures do not decode; fetch it again",
+            )
         needed = set(numbers.tolist())
         if not needed <= self._cache.keys():
             self._advance(needed)
@@ -119,13 +128,13 @@ class Frames:
             self._decoder, self._position = self._decode(), 0
         while missing:
             number, frame = next(self._decoder, (-1, None))
-            if number < 0 and self._places is not None:
+            if frame is not None and number < 0:
                 # Time stamps of this file do not tell its frames: count them, all of them, also those told before.
-                self._places, self._decoder, self._position = None, self._decode(), 0
+                self._places, self._skips, self._decoder, self._position = None, False, self._decode(), 0
                 self._cache.clear()
                 missing = set(needed)
                 continue
-            if number < 0:
+            if frame is None:
                 raise FramesMissing(
                     "decode-error",
                     f"{self.file.path.name}: frame {max(missing)} of {len(self.timeline())} does not decode; "
@@ -134,11 +143,13 @@ class Frames:
             if number in self._keep and number not in self._cache:
                 self._cache[number] = self._rgb(frame)
             missing.discard(number)
-            self._position = number + 1
+            self._position = max(self._position, number + 1)
 
     def recount(self) -> None:
         """Index the frames by decoding all of them, after `read` ran into the end too early."""
+        promised_s = self.timeline()
         self._times_s, self._decoder, self._position = self._count(), None, 0
+        self._lost_s = _lost_s(promised_s, self._times_s)
         self._cache.clear()
 
     def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
@@ -147,3 +158,15 @@ class Frames:
         picture = self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+def _lost_s(promised_s: np.ndarray, decoded_s: np.ndarray) -> float:
+    """Seconds in which frames are promised, by their (N,) times, and none decodes."""
+    if not len(promised_s) or not len(decoded_s):
+        return float(np.ptp(promised_s)) if len(promised_s) else 0.0
+    before = np.searchsorted(decoded_s, promised_s + 1e-4, side="right") - 1
+    since_s = np.where(before < 0, np.inf, promised_s - decoded_s[before])
+    # Interlaced frames may come as two packets and decode as one.
+    step_s = np.median(np.diff(decoded_s)) if len(decoded_s) > 1 else 0.0
+    lost = since_s > max(0.75 * step_s, 1e-3)
+    return float(np.diff(promised_s, append=promised_s[-1])[lost].sum())

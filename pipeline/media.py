@@ -13,11 +13,8 @@ import numpy as np
 from extractors.base import NoAudio
 from pipeline.framedump import dump, read_jpegs
 from pipeline.frames import Frames
-from pipeline.mediafile import MediaError, MediaFile
+from pipeline.mediafile import MISSING_S, MediaError, MediaFile
 from pipeline.sound import Sound
-
-# A file whose header promises more than this beyond what decodes was cut off, not merely rounded.
-_TRUNCATED_S = 1.0
 
 
 class Media:
@@ -107,7 +104,7 @@ class Media:
         promised_s = self._file.promised_s - self._file.start_s
         if self._file.length_s is not None:
             promised_s = min(promised_s, self._file.length_s)
-        if promised_s - end_s > _TRUNCATED_S:
+        if promised_s - end_s > MISSING_S:
             raise MediaError(
                 "truncated",
                 f"{self.path.name}: ends after {end_s:.2f} s, its header says {promised_s:.2f} s; fetch it again",

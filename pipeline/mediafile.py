@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.format import Flags
 
+from pipeline.access import check_access
 from pipeline.manifest import Clip, check_relative
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp")
@@ -20,6 +23,9 @@ _TOLD_BY_HEADER = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
 # Frames that start within half a 60 Hz frame of a bound belong to it.
 _SLACK_S = 1 / 120
+
+#: What may be missing of the length that a header promises, which is rounded, or of what its packets hold.
+MISSING_S = 1.0
 
 
 class MediaError(Exception):
@@ -89,6 +95,8 @@ class MediaFile:
         self.origin_s = (self.container.start_time or 0) / av.time_base
         #: Length of the whole file by its header; 0 where it says nothing.
         self.promised_s = (self.container.duration or 0) / av.time_base
+        #: Time stamps may begin anew within a file of this format.
+        self.restarts = bool(self.container.format.flags & Flags.ts_discont.value)
         self.video = self.container.streams.video[0] if self.container.streams.video else None
         if self.video is not None and self.video.disposition & av.stream.Disposition.attached_pic:
             self.video = None  # cover art of an audio file
@@ -117,6 +125,7 @@ class MediaFile:
         except FileNotFoundError as error:
             raise MediaError("absent", f"{self.path.name}: no such file") from error
         except FFmpegError as error:
+            check_access(error, self.path)
             outcome = "truncated" if _looks_cut(self.path) else "not-media"
             raise MediaError(outcome, f"{self.path.name}: {error.strerror}") from error
         if before_s is not None and self.start_s > 1.0:
@@ -125,6 +134,21 @@ class MediaFile:
 
     def close(self) -> None:
         self.container.close()
+
+    def demux(self, container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
+        """Packets up to where the data end, or make no sense any more."""
+        try:
+            yield from container.demux(*streams)
+        except FFmpegError as error:
+            check_access(error, self.path)
+
+    def decode(self, packet: av.Packet) -> list[av.VideoFrame] | list[av.AudioFrame] | None:
+        """Frames that come with a packet; None if it does not decode, which costs no other packet, as in ffmpeg."""
+        try:
+            return packet.decode()
+        except FFmpegError as error:
+            check_access(error, self.path)
+            return None
 
     def since_start_s(self, time_s: float) -> float:
         """A time of the file, from the clip's start."""
@@ -153,7 +177,8 @@ class MediaFile:
                 else:
                     end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                     sound_end_s = max(end_s, sound_end_s or 0.0)
-        except FFmpegError:
+        except FFmpegError as error:
+            check_access(error, self.path)
             return Packets(np.zeros(0, dtype=np.int64), None, whole=False)
         if sound_end_s is not None:
             sound_end_s = self.since_start_s(sound_end_s)

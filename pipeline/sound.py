@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import av
 import numpy as np
-from av.error import FFmpegError
 
 from extractors.base import NoAudio
-from pipeline.mediafile import MediaFile
+from pipeline.mediafile import MISSING_S, MediaError, MediaFile
 from pipeline.waveform import joined, resample, spooled, streamed, swresample, to_float
 
 # Audio of longer clips lies in a file instead of in memory: 20 minutes of stereo are 420 MB.
 _LONG_S = 120.0
+# Time stamps that differ less from the count of samples are rounded, not wrong: `min_hard_comp` of ffmpeg's aresample.
+_JITTER_S = 0.1
+# Time stamps that jump by more, where nothing says how long the file is, begin anew: ffmpeg's `dts_delta_threshold`.
+_JUMP_S = 10.0
+# Samples of silence given at once.
+_SILENCE = 1 << 20
 
 
 class Sound:
@@ -26,6 +32,7 @@ class Sound:
         self.file = file
         self.rate_hz: int = file.sound.rate
         self._waves: dict[tuple | str, np.ndarray] = {}
+        self._lost_s = 0.0
 
     def close(self) -> None:
         self._waves.clear()
@@ -40,12 +47,18 @@ class Sound:
 
         Raises:
             extractors.base.NoAudio: none of the stream decodes.
+            MediaError: `decode-error`, much of it does not.
         """
         key = (rate_hz, mono, resampler)
         if key not in self._waves:
             wave = self._native()
             if wave.shape[1] == 0:
                 raise NoAudio(f"{self.file.path.name}: the audio stream holds no samples")
+            if self._lost_s > MISSING_S:
+                raise MediaError(
+                    "decode-error",
+                    f"{self.file.path.name}: {self._lost_s:.2f} s of its sound do not decode; fetch it again",
+                )
             other_rate = rate_hz not in (None, self.rate_hz)
             if resampler == "swr" and other_rate:
                 wave = swresample(wave, self.rate_hz, rate_hz)
@@ -72,29 +85,78 @@ class Sound:
         return joined(pieces) if length_s <= _LONG_S else spooled(pieces)
 
     def _pieces(self) -> Iterator[np.ndarray]:
-        """(C, n) float32, cut or continued with leading silence so that the first sample is the clip's start."""
+        """(C, n) float32 from the clip's start to its end."""
         length_s = self.file.length_s
-        room = np.inf if length_s is None else round(length_s * self.rate_hz)
-        channels, skip = None, 0
+        for place, samples in self._placed():
+            stop = place + samples.shape[1] if length_s is None else round(length_s * self.rate_hz)
+            piece = samples[:, max(-place, 0) : max(stop - place, 0)]
+            if piece.shape[1]:
+                yield piece
+
+    def _placed(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(C, n) float32, each piece where the one before ends, and how many samples after the clip's start that is.
+
+        Where time stamps leave a gap there is silence; of sound that overlaps, the earlier stays.
+        """
+        place, moves = None, True
+        for time_s, samples, broken in self._decode():
+            if place is None:
+                due = round((-self.file.start_s if time_s is None else time_s) * self.rate_hz)
+                place = min(due, 0)
+            else:
+                due = place if time_s is None else round(time_s * self.rate_hz)
+            if moves or self._moves(due, place, samples.shape[1], broken):
+                for start in range(place, due, _SILENCE):
+                    yield start, np.zeros((len(samples), min(_SILENCE, due - start)), dtype=np.float32)
+                samples = samples[:, max(place - due, 0) :]
+                place = max(place, due)
+            yield place, samples
+            place += samples.shape[1]
+            moves = samples.shape[1] == 0  # the overlap is longer than these samples
+
+    def _moves(self, due: int, place: int, count: int, broken: bool) -> bool:
+        """Whether `count` samples that are due at another place than after the last ones belong there.
+
+        Args:
+            broken: something between them did not decode.
+        """
+        away_s = abs(due - place) / self.rate_hz
+        if away_s <= (0.5 * count / self.rate_hz if broken else max(count / self.rate_hz, _JITTER_S)):
+            return False
+        promised_s = 0.0 if self.file.restarts else self.file.promised_s
+        if promised_s == 0.0:
+            return away_s <= _JUMP_S
+        return due / self.rate_hz <= promised_s - self.file.start_s + MISSING_S
+
+    def _decode(self) -> Iterator[tuple[float | None, np.ndarray, bool]]:
+        """Time in s from the clip's start, (C, n) float32, and whether something since the last ones did not decode.
+
+        What does not decode is left out, and so is what has another rate or other channels than the rest.
+        """
+        length_s, channels, broken = self.file.length_s, None, False
+        self._lost_s = 0.0
         with self.file.open(before_s=1.0, pictures=False) as container:
-            try:
-                for frame in container.decode(container.streams[self.file.sound.index]):
+            for packet in self.file.demux(container, container.streams[self.file.sound.index]):
+                frames = self.file.decode(packet)
+                broken |= frames is None
+                if not frames:
+                    self._lost_s += self._inside_s(packet)
+                for frame in frames or ():
                     time_s = None if frame.time is None else self.file.since_start_s(frame.time)
                     if time_s is not None and length_s is not None and time_s >= length_s:
-                        break
-                    samples = to_float(frame)
-                    if channels is None:
-                        channels = len(samples)
-                        lead = round((time_s if time_s is not None else -self.file.start_s) * self.rate_hz)
-                        skip = max(-lead, 0)
-                        samples = np.pad(samples, ((0, 0), (max(lead, 0), 0)))
-                    if len(samples) != channels:
-                        break  # the channel layout changed in mid stream; what follows cannot be appended
-                    piece = samples[:, skip:]
-                    skip = max(skip - samples.shape[1], 0)
-                    piece = piece[:, : int(min(room, piece.shape[1]))]
-                    room -= piece.shape[1]
-                    if piece.shape[1]:
-                        yield piece
-            except FFmpegError:
-                return  # a damaged tail; `Media.check_whole` compares the length with the header
+                        return
+                    channels = channels or frame.layout.nb_channels
+                    if (frame.layout.nb_channels, frame.sample_rate) != (channels, self.rate_hz):
+                        broken = True
+                        self._lost_s += frame.samples / frame.sample_rate
+                        continue
+                    yield time_s, to_float(frame), broken
+                    broken = False
+
+    def _inside_s(self, packet: av.Packet) -> float:
+        """Seconds of the clip that a packet holds."""
+        if packet.pts is None or packet.is_discard or not packet.duration:
+            return 0.0
+        start_s = self.file.since_start_s(float(packet.pts * packet.time_base))
+        stop_s = start_s + float(packet.duration * packet.time_base)
+        return max(min(stop_s, np.inf if self.file.length_s is None else self.file.length_s) - max(start_s, 0.0), 0.0)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import av
 
 BITS = 16
 AUDIO_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
@@ -145,6 +149,38 @@ def truncated(path: Path, *, keep: float = 0.5, moov_first: bool = False, **more
     numbered(path, moov_first=moov_first, **more)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
+    return path
+
+
+def damaged(path: Path, numbers: Iterable[int], *, video: bool = False, **more: object) -> Path:
+    """A clip in which these packets of the sound, or of the pictures, hold nothing that decodes."""
+    import av
+
+    numbered(path, **more)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0] if video else container.streams.audio[0]
+        places = [(packet.pos, packet.size) for packet in container.demux(stream) if packet.size]
+    data = bytearray(path.read_bytes())
+    for start, size in (places[number] for number in numbers):
+        data[start : start + size] = b"\xff" * size
+    path.write_bytes(bytes(data))
+    return path
+
+
+def rewritten(path: Path, source: Path, change: Callable[[int, av.Packet], bool], **options: str) -> Path:
+    """The packets of another file that `change`, given the number of each in its stream, says to keep."""
+    import av
+
+    with av.open(str(source)) as read, av.open(str(path), "w", options=options) as write:
+        streams = {stream.index: write.add_stream_from_template(stream) for stream in read.streams}
+        counts = dict.fromkeys(streams, 0)
+        for packet in read.demux():
+            if packet.dts is not None:
+                index = packet.stream_index
+                if change(counts[index], packet):
+                    packet.stream = streams[index]
+                    write.mux(packet)
+                counts[index] += 1
     return path
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.frames import Frames
 from pipeline.media import Media
+from pipeline.mediafile import FramesMissing, MediaError
 from tests import media_factory as make
 
 
@@ -66,3 +67,40 @@ def test_frames_told_before_a_file_proves_odd_are_counted_again(tmp_path):
         # The first half is told wrongly, and the second not at all.
         media._frames._places = {stamp: place + 1 for stamp, place in media._frames._places.items() if place < 25}
         assert [make.read_number(frame) for frame in media.frames(np.array([3, 40]))] == [3, 40]
+
+
+def counted(media: Media, seconds: float) -> tuple[list[int], list[int]]:
+    """Numbers on the frames nearest to every 25th of a second, and those that were expected, as if none were lost."""
+    media.check_whole()
+    for _ in range(2):
+        times_s = media.timeline()
+        wanted = np.arange(round(seconds * 25))
+        nearest = np.abs(times_s[None] - wanted[:, None] / 25).argmin(axis=1)
+        try:
+            return [make.read_number(frame) for frame in media.frames(nearest)], (
+                times_s[nearest] * 25
+            ).round().tolist()
+        except FramesMissing:
+            media.recount()
+    raise AssertionError("frames are missing still")
+
+
+@pytest.mark.parametrize("lost", [[20], [24]])  # 24 is a key frame
+def test_a_frame_that_does_not_decode_leaves_a_gap(tmp_path, lost):
+    path = make.damaged(tmp_path / "a.mp4", lost, video=True, duration_s=3.0)
+    with Media(path) as media:
+        found, shown = counted(media, 3.0)
+        assert media.video_end_s == pytest.approx(3.0)
+        # Frames that lean on a lost one may go with it, at most to the next key frame.
+        assert 75 - 12 * len(lost) <= len(media.timeline()) < 75
+    assert found == shown
+    assert np.abs(np.array(found) - np.arange(75)).max() <= 12
+
+
+def test_a_second_of_frames_that_do_not_decode_is_a_reason(tmp_path):
+    path = make.damaged(tmp_path / "a.mp4", range(15, 45), video=True, duration_s=3.0)
+    with Media(path) as media:
+        with pytest.raises(MediaError, match=r"a.mp4: 1.\d\d s of its pictures do not decode") as caught:
+            counted(media, 3.0)
+        assert caught.value.outcome == "decode-error"
+        assert len(media.audio(None)) / 44_100 == pytest.approx(3.0, abs=0.03)
