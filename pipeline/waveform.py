@@ -11,6 +11,11 @@ import numpy as np
 
 # Samples per channel that are worked on at once where a wave does not fit into memory.
 _STREAMED = 1 << 20
+# Of FFmpeg's sample formats, without the `p` of those that keep each channel in a plane of its own.
+_DTYPES = {
+    name: np.dtype(code)
+    for name, code in {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}.items()
+}
 
 
 def resample(wave: np.ndarray, from_hz: int, to_hz: int, method: str) -> np.ndarray:
@@ -86,29 +91,30 @@ def streamed(wave: np.ndarray, from_hz: int, to_hz: int, mono: bool) -> Iterator
 
 def swresample(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     """(C, N) float32 resampled by ffmpeg's swresample, through 16-bit PCM as the LLP authors' wav files were."""
-    channels = wave.shape[0]
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}.get(channels, f"{channels}c")
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave, dtype=np.float32), format="fltp", layout=layout)
+    return np.stack([_swresampled(np.ascontiguousarray(channel, np.float32), from_hz, to_hz) for channel in wave])
+
+
+def _swresampled(channel: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """(N,) float32; one channel at a time, since swresample mixes none here and knows few layouts of many."""
+    frame = av.AudioFrame.from_ndarray(channel[None], format="fltp", layout="mono")
     frame.rate = from_hz
-    resampler = av.AudioResampler(format="s16p", layout=layout, rate=to_hz)
-    parts = [part.to_ndarray() for part in [*resampler.resample(frame), *resampler.resample(None)]]
-    return np.concatenate(parts, axis=1).astype(np.float32) / 32768.0
+    resampler = av.AudioResampler(format="s16p", layout="mono", rate=to_hz)
+    parts = [part.to_ndarray()[0] for part in [*resampler.resample(frame), *resampler.resample(None)]]
+    return np.concatenate(parts).astype(np.float32) / 32768.0
 
 
 def to_float(frame: av.AudioFrame) -> np.ndarray:
     """(C, n) float32 in [-1, 1] of any sample format."""
-    if frame.format.name == "fltp":  # what most decoders give; 0.6 of the time of `to_ndarray`
-        planes = frame.planes
-        made = np.empty((len(planes), frame.samples), dtype=np.float32)
+    channels, samples = frame.layout.nb_channels, frame.samples
+    # Of eight channels and more, PyAV lists planes that are not there, and reading them kills the process.
+    planes = frame.planes[:channels]
+    dtype = _DTYPES[frame.format.name.removesuffix("p")]
+    if frame.format.is_planar:
+        made = np.empty((channels, samples), dtype=np.float32)
         for channel, plane in zip(made, planes, strict=True):
-            channel[:] = np.frombuffer(plane, np.float32, frame.samples)
-        return made
-    data = frame.to_ndarray()
-    channels = frame.layout.nb_channels
-    if not frame.format.is_planar:
-        data = data.reshape(-1, channels).T
-    if data.dtype.kind == "f":
-        return data.astype(np.float32)
-    if data.dtype == np.uint8:
-        return (data.astype(np.float32) - 128.0) / 128.0
-    return data.astype(np.float32) / float(-int(np.iinfo(data.dtype).min))
+            channel[:] = np.frombuffer(plane, dtype, samples)
+    else:
+        made = np.frombuffer(planes[0], dtype, samples * channels).reshape(samples, channels).T.astype(np.float32)
+    if dtype.kind == "u":
+        return (made - np.float32(128)) / np.float32(128)
+    return made if dtype.kind == "f" else made / np.float32(-int(np.iinfo(dtype).min))

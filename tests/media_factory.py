@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import av
 
 BITS = 16
-AUDIO_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+AUDIO_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 def number_image(number: int, width: int, height: int) -> np.ndarray:
@@ -272,6 +272,8 @@ def _put_samples(container, stream, samples, rate_hz) -> None:
             block = (np.clip(block, -1, 1) * 32767).astype(np.int16).T.reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(block, format="s16", layout=AUDIO_LAYOUTS[len(samples)])
         else:
+            planar = planar and len(samples) < 8  # PyAV cannot write eight planes
+            block = block if planar else block.T.reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(
                 block, format="fltp" if planar else "flt", layout=AUDIO_LAYOUTS[len(samples)]
             )

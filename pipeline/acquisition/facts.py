@@ -213,13 +213,15 @@ class _Sounds:
         self._waiting: list[np.ndarray] = []
 
     def add(self, frame: Any, time_s: float) -> None:
+        from pipeline.waveform import to_float
+
         end_s = time_s + frame.samples / frame.sample_rate
         if end_s <= 0:
             return
         self.end_s = max(self.end_s, end_s)
         if frame.layout.nb_channels != self.channels:
             return
-        self._waiting.append(_to_float(frame))
+        self._waiting.append(to_float(frame))
         if len(self._waiting) >= 64:
             self.flush()
 
@@ -254,18 +256,6 @@ def _facts(video: Any, audio: Any, pictures: _Pictures, sounds: _Sounds | None) 
         }
     audio_s = sounds.end_s if sounds is not None else 0.0
     return Facts(round(max(video_s, audio_s), 4), round(video_s, 4), round(audio_s, 4), **found)
-
-
-def _to_float(frame: Any) -> np.ndarray:
-    """(channels, n) float32 in [-1, 1]."""
-    data = frame.to_ndarray()
-    if not frame.format.is_planar:
-        data = data.reshape(-1, frame.layout.nb_channels).T
-    if data.dtype.kind == "f":
-        return data.astype(np.float32)
-    if data.dtype == np.uint8:
-        return (data.astype(np.float32) - 128.0) / 128.0
-    return data.astype(np.float32) / float(-int(np.iinfo(data.dtype).min))
 
 
 def _open(path: Path) -> Any:
