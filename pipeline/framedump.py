@@ -83,7 +83,8 @@ def dump(path: Path, folder: Path, start_s: float = 0.0, duration_s: float | Non
     Returns:
         paths in order.
     Raises:
-        pipeline.mediafile.MediaError: `decode-error` if no picture comes out, `timeout` if ffmpeg hangs.
+        pipeline.mediafile.MediaError: `decode-error` if ffmpeg fails or no picture comes out, `crashed` if it dies,
+            `timeout` if it hangs.
     """
     import ffmpeg
 
@@ -106,9 +107,11 @@ def dump(path: Path, folder: Path, start_s: float = 0.0, duration_s: float | Non
     except subprocess.TimeoutExpired as error:
         raise MediaError("timeout", f"{path.name}: ffmpeg wrote no full frame dump in {_TIMEOUT_S} s") from error
     paths = sorted(folder.glob("*.jpg"))
-    if not paths:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise MediaError("decode-error", f"{path.name}: ffmpeg {version(program)} dumps no frame ({reason[0]})")
+    if done.returncode or not paths:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        ended = f"ends with {done.returncode} after {len(paths)} pictures" if done.returncode else "dumps no frame"
+        outcome = "crashed" if done.returncode < 0 else "decode-error"
+        raise MediaError(outcome, f"{path.name}: ffmpeg {version(program)} {ended} ({reason})")
     return paths
 
 

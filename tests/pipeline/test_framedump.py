@@ -82,9 +82,28 @@ def test_names_are_only_names(video, tmp_path, name):
 
 
 def test_a_file_without_pictures_is_a_counted_reason(tmp_path, folder):
-    with pytest.raises(MediaError, match=r"broken.mp4: ffmpeg .* dumps no frame") as caught:
+    with pytest.raises(MediaError, match=r"broken.mp4: ffmpeg .* after 0 pictures \(.*Invalid data") as caught:
         framedump.dump(not_media(tmp_path / "broken.mp4"), folder)
     assert caught.value.outcome == "decode-error"
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome", "words"),
+    [("exit 69", "decode-error", "ends with 69 after 3 pictures"), ("kill -9 $$", "crashed", "ends with -9")],
+)
+def test_a_dump_that_ffmpeg_does_not_finish_is_a_counted_reason(
+    tmp_path, folder, video, monkeypatch, end, outcome, words
+):
+    program = tmp_path / "ffmpeg"
+    script = f"""[ "$1" = -version ] && echo "ffmpeg version 5.1" && exit
+    for number in 1 2 3; do touch {folder}/00000$number.jpg; done
+    echo "first trouble" >&2; echo "the last words" >&2; {end}"""
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(framedump, "executable", lambda: str(program))
+    with pytest.raises(MediaError, match=rf"video.mp4: ffmpeg 5.1 {words}.*\(the last words\)") as caught:
+        framedump.dump(video, folder)
+    assert caught.value.outcome == outcome
 
 
 def test_the_media_view_reads_the_dump(video):
