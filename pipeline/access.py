@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from av.error import FFmpegError
+
 _MACHINE = frozenset(
     {
         errno.EACCES,
@@ -26,25 +28,38 @@ class AccessError(OSError):
     """A file could not be read here and now; another run may."""
 
 
-def check_access(error: Exception, path: Path) -> None:
-    """Return if an error, met while `path` was read, tells of the file.
+def is_access_error(error: Exception) -> bool:
+    """Whether the system refused something; FFmpeg's own errors, of which few are that, pass `check_access` first."""
+    return isinstance(error, OSError) and not isinstance(error, FFmpegError) and error.errno in _MACHINE
+
+
+def check_access(error: FFmpegError, path: Path) -> None:
+    """Return if an error of FFmpeg, met while `path` was read, tells of the file.
 
     Raises:
         AccessError: it tells of this machine.
     """
-    from av.error import FFmpegError
+    _check(error.errno, path)
 
-    number = getattr(error, "errno", None)
+
+def check_words(words: str, path: Path) -> None:
+    """The same for what the program ffmpeg said when it failed."""
+    for number in sorted(_MACHINE):
+        if any(line.rstrip().endswith(os.strerror(number)) for line in words.splitlines()):
+            _check(number, path)
+
+
+def _check(number: int, path: Path) -> None:
     if number not in _MACHINE:
         return
-    if number in _AMBIGUOUS and isinstance(error, FFmpegError):
+    if number in _AMBIGUOUS:
         try:
             _read(path)
         except OSError as real:
             number = real.errno
         else:
             return
-    raise AccessError(number, os.strerror(number), str(path)) from error
+    raise AccessError(number, os.strerror(number), str(path))
 
 
 def _read(path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.access import check_words
 from pipeline.mediafile import MediaError
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def dump(path: Path, folder: Path, start_s: float = 0.0, duration_s: float | Non
     Raises:
         pipeline.mediafile.MediaError: `decode-error` if ffmpeg fails or no picture comes out, `crashed` if it dies,
             `timeout` if it hangs.
+        pipeline.access.AccessError: this machine, and not the video, is at fault.
     """
     import ffmpeg
 
@@ -108,6 +110,7 @@ def dump(path: Path, folder: Path, start_s: float = 0.0, duration_s: float | Non
         raise MediaError("timeout", f"{path.name}: ffmpeg wrote no full frame dump in {_TIMEOUT_S} s") from error
     paths = sorted(folder.glob("*.jpg"))
     if done.returncode or not paths:
+        check_words(done.stderr, path)
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         ended = f"ends with {done.returncode} after {len(paths)} pictures" if done.returncode else "dumps no frame"
         outcome = "crashed" if done.returncode < 0 else "decode-error"

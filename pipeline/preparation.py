@@ -5,7 +5,8 @@ This is what a worker process does.  It yields parts, so that a long clip never 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from extractors.base import Encoder, NoAudio, NoVideo
+from pipeline.access import AccessError, is_access_error
 from pipeline.manifest import Clip
 from pipeline.media import Media
 from pipeline.mediafile import FramesMissing, MediaError, find
@@ -95,6 +97,8 @@ def prepare_clip(
         folder: of media files.
         tail: `pad` fills what the media lacks with silence and the last frame, `drop` fails the clip.
         prepared: give rows as `Encoder.prepare` does; if not, as `Encoder.collect` does.
+    Raises:
+        AccessError: this machine, and not the clip, is at fault.
     """
     try:
         path, whole = find(task.clip, folder)
@@ -104,16 +108,43 @@ def prepare_clip(
                 yield from _rows(task, encoders, media, tail, prepared)
             except FramesMissing:
                 media.recount()
-                yield from _rows(task, encoders, media, tail, prepared)
-    except (MediaError, NoAudio, NoVideo) as error:
-        outcome = error.outcome if isinstance(error, MediaError) else "no-audio"
-        for key in task.keys:
-            yield Failure(task.row, key, outcome, str(error))
+                yield from _rows(task, encoders, media, tail, prepared, recounted=True)
+    except Exception as error:
+        yield from failures(task, task.keys, error)
+
+
+def failures(task: Task, keys: Iterable[str], error: Exception) -> list[Failure]:
+    """An error, whatever a decoder or front end raised, as the reason why a clip has no rows under some keys.
+
+    Raises:
+        AccessError: the error is none of the clip's.
+    """
+    name = f"clip {task.clip.id}"
+    if is_access_error(error):
+        words = f"{name} cannot be read: {os.strerror(error.errno)}; mend that and run the same command again"
+        raise AccessError(error.errno, words, error.filename) from error
+    if isinstance(error, MediaError):
+        outcome, message = error.outcome, str(error)
+    elif isinstance(error, NoAudio | NoVideo):
+        outcome, message = "no-audio" if isinstance(error, NoAudio) else "no-video", str(error)
+    elif isinstance(error, MemoryError):
+        outcome, message = "crashed", f"{name}: out of memory while decoding"
+    else:
+        outcome, message = "decode-error", f"{name}: {type(error).__name__}: {error}"
+    return [Failure(task.row, key, outcome, message) for key in keys]
 
 
 def _rows(
-    task: Task, encoders: dict[str, Encoder], media: Media, tail: str, prepared: bool
+    task: Task, encoders: dict[str, Encoder], media: Media, tail: str, prepared: bool, recounted: bool = False
 ) -> Iterator[Part | Failure]:
+    def failed(keys: tuple[str, ...], error: Exception) -> list[Failure]:
+        """What fails for one encoder costs its keys only; frames that are missing for the first time are counted."""
+        if isinstance(error, FramesMissing) and not recounted:
+            raise error
+        for key in keys:
+            plans.pop(key, None)
+        return failures(task, keys, error)
+
     media.check_whole()
     duration_s = task.clip.duration_s if task.clip.duration_s is not None else media.duration_s
     plans: dict[str, np.ndarray] = {}
@@ -130,28 +161,38 @@ def _rows(
             )
             continue
         segments = segments[:max_rows]
-        if failure := _refusal(task, key, spec.modality, media, segments, tail):
+        try:
+            failure = _refusal(task, key, spec.modality, media, segments, tail)
+        except Exception as error:
+            yield from failed((key,), error)
+            continue
+        if failure:
             yield failure
         else:
             plans[key] = segments
     for start_s, stop_s in _blocks(plans, encoders, media):
         block = {key: (segments[:, 0] >= start_s) & (segments[:, 0] < stop_s) for key, segments in plans.items()}
-        native = [
-            encoders[key].frame_indices(media, plans[key][inside])
-            for key, inside in block.items()
-            if inside.any() and _uses_native(encoders[key])
-        ]
+        native = []
+        for key, inside in block.items():
+            if inside.any() and _uses_native(encoders[key]):
+                try:
+                    native.append(encoders[key].frame_indices(media, plans[key][inside]).ravel())
+                except Exception as error:
+                    yield from failed((key,), error)
         if native:
-            media.want(np.concatenate([indices.ravel() for indices in native]))
+            media.want(np.concatenate(native))
         for keys in _shared(plans, encoders, prepared):
             segments = plans[keys[0]]
             rows = np.flatnonzero(block[keys[0]])
-            if len(rows):
-                make = encoders[keys[0]].prepare if prepared else encoders[keys[0]].collect
+            if not len(rows):
+                continue
+            make = encoders[keys[0]].prepare if prepared else encoders[keys[0]].collect
+            try:
                 batch, places = _distinct(make(media, segments[rows]))
-                yield Part(
-                    task.row, keys, int(rows[0]), batch, places, segments[rows], int(rows[-1]) == len(segments) - 1
-                )
+            except Exception as error:
+                yield from failed(keys, error)
+                continue
+            yield Part(task.row, keys, int(rows[0]), batch, places, segments[rows], int(rows[-1]) == len(segments) - 1)
 
 
 def _shared(plans: dict[str, np.ndarray], encoders: dict[str, Encoder], prepared: bool) -> list[tuple[str, ...]]:

@@ -23,6 +23,7 @@ import torch
 from extractors.base import Encoder, build
 from extractors.spec import FeatureSpec
 from pipeline import forkserver
+from pipeline.access import AccessError
 from pipeline.arena import Arena
 from pipeline.preparation import Failure, Part, Task, prepare_clip
 
@@ -43,20 +44,6 @@ def _quiet_decoders() -> None:
 
 def _encoders(specs: dict[str, FeatureSpec]) -> dict[str, Encoder]:
     return {key: build(spec) for key, spec in specs.items()}
-
-
-def _guarded(
-    task: Task, encoders: dict[str, Encoder], folder: Path, tail: str, prepared: bool
-) -> Iterator[Part | Failure]:
-    """`prepare_clip`, with any surprise turned into a reason: one clip must not end the run."""
-    try:
-        yield from prepare_clip(task, encoders, folder, tail, prepared)
-    except MemoryError:
-        for key in task.keys:
-            yield Failure(task.row, key, "crashed", f"clip {task.clip.id}: out of memory while decoding")
-    except Exception as error:  # whatever a decoder or front end raises on this clip is this clip's reason
-        for key in task.keys:
-            yield Failure(task.row, key, "decode-error", f"clip {task.clip.id}: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
@@ -111,8 +98,11 @@ def _work(
     sender = _Sender(pipe, arena)
     pipe.send(None)
     while (task := sender.task()) is not None:
-        for item in _guarded(task, encoders, folder, tail, prepared):
-            sender.send(item)
+        try:
+            for item in prepare_clip(task, encoders, folder, tail, prepared):
+                sender.send(item)
+        except AccessError as error:
+            pipe.send((error.errno, error.strerror, error.filename))  # its cause, an error of FFmpeg, cannot travel
         pipe.send(None)
 
 
@@ -193,11 +183,14 @@ class WorkerPool:
         """Parts and failures of all tasks; every key of every task ends in a last part or a failure.
 
         The batch of a part is valid until the next item is asked for.
+
+        Raises:
+            AccessError: a clip cannot be read, for a reason that is none of the clip's.
         """
         if self.count == 0:
             encoders = _encoders(self.specs)
             for task in tasks:
-                yield from _guarded(task, encoders, self.folder, self.tail, self.prepared)
+                yield from prepare_clip(task, encoders, self.folder, self.tail, self.prepared)
             return
         yield from self._run_processes(deque(tasks))
 
@@ -240,6 +233,8 @@ class WorkerPool:
                         worker.heard_s = time.monotonic()
                         if item is None:
                             worker.ready, worker.task = True, None
+                        elif isinstance(item, tuple):
+                            raise AccessError(*item)
                         elif isinstance(item, Part):
                             part, slot = worker.part(item)
                             yield from _paused(part, workers)

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.access import AccessError, is_access_error
 from pipeline.acquisition.facts import BadMedia, Facts, inspect, probe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +41,7 @@ class Checker:
 
         Raises:
             BadMedia: also `crashed` and `timeout`.
+            AccessError: this machine, and not the file, is at fault.
         """
         return Facts(
             **self._ask({"do": "inspect", "path": str(path), "start_s": start_s, "duration_s": duration_s}, path)
@@ -73,6 +75,8 @@ class Checker:
                 raise BadMedia("timeout", f"{path.name}: decoding took longer than {self.timeout_s:.0f} s")
             raise BadMedia("crashed", f"{path.name}: the decoding process died")
         answer = json.loads(line)
+        if "errno" in answer:
+            raise AccessError(answer["errno"], os.strerror(answer["errno"]), str(path))
         if "outcome" in answer:
             raise BadMedia(answer["outcome"], answer["message"])
         return answer
@@ -102,7 +106,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"outcome": error.outcome, "message": error.message}
     except MemoryError:
         return {"outcome": "crashed", "message": f"{path.name}: out of memory while decoding"}
-    except Exception as error:  # whatever a decoder raises on this file is this file's reason
+    except Exception as error:
+        if is_access_error(error):
+            return {"errno": error.errno}
+        # Whatever else a decoder raises on this file is this file's reason.
         return {"outcome": "decode-error", "message": f"{path.name}: {type(error).__name__}: {error}"}
 
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipeline.access import AccessError
 from pipeline.acquisition import cut, disk
 from pipeline.acquisition.checker import Checker
 from pipeline.acquisition.facts import BadMedia, judge
@@ -225,6 +226,8 @@ class Collector:
                 self.ledger.add(self._attempt(clip, place, error.outcome, error.message, again))
                 outcomes.append(error.outcome)
             except OSError as error:
+                if isinstance(error, AccessError):
+                    raise
                 disk.check_error(error, folder)
                 self.ledger.add(self._attempt(clip, place, "decode-error", str(error), LATER))
                 outcomes.append("decode-error")

@@ -65,6 +65,7 @@ def probe(path: Path) -> tuple[float, str]:
 
     Raises:
         BadMedia: `not-media` or `truncated`.
+        AccessError: this machine, and not the file, is at fault.
     """
     import av
 
@@ -83,8 +84,11 @@ def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -
         start_s, duration_s: the window; None reads to the end.
     Raises:
         BadMedia: `not-media`, `truncated` or `decode-error`.
+        AccessError: this machine, and not the file, is at fault.
     """
     import av
+
+    from pipeline.access import check_access
 
     end_s = None if duration_s is None else start_s + duration_s
     with _open(path) as container:
@@ -117,6 +121,7 @@ def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -
                 try:
                     frames = packet.decode()
                 except av.FFmpegError as error:
+                    check_access(error, path)
                     errors.append(error.strerror)
                     continue
                 for frame in frames:
@@ -132,6 +137,7 @@ def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -
                         sounds = sounds or _Sounds(frame)
                         sounds.add(frame, time_s)
         except av.FFmpegError as error:
+            check_access(error, path)
             errors.append(error.strerror)
         facts = _facts(video, audio, pictures, sounds)
     wanted_s = promised_s - start_s if end_s is None else min(promised_s - start_s, duration_s)
@@ -261,11 +267,15 @@ def _facts(video: Any, audio: Any, pictures: _Pictures, sounds: _Sounds | None) 
 def _open(path: Path) -> Any:
     import av
 
+    from pipeline.access import check_access
+
     if not path.is_file() or path.stat().st_size == 0:
         raise BadMedia("not-media", f"{path.name}: the file is empty or missing")
     try:
         return av.open(f"file:{path}", options=_SAFE_OPEN, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
+        if isinstance(error, av.FFmpegError):
+            check_access(error, path)
         with open(path, "rb") as file:
             head = file.read(400)
         started_well = head[4:8] == b"ftyp"

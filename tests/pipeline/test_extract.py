@@ -1,6 +1,7 @@
 """The extract command on odd media: every clip ends as rows or as one reason, and a kill changes no byte."""
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -12,11 +13,13 @@ import time
 import warnings
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
 import pipeline.extraction
+import pipeline.forkserver
 import pipeline.workers
 from extractors import base
 from extractors.vggish import VGGish
@@ -85,6 +88,35 @@ def odd(tmp_path_factory):
     make.variable_rate(media / "vfr.mp4")
     save(folder, [Clip(name, name, duration_s=2.0) for name in [*writers, "vfr", "gone"]])
     return folder
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_clip_that_cannot_be_read_here_and_now_ends_the_job_and_the_next_continues(
+    tmp_path, monkeypatch, capsys, workers
+):
+    many(tmp_path, 18)  # more rows than the network takes at once
+    real = av.open
+
+    def refuse(path, *arguments, **more):
+        if path.endswith("c17.mp4"):
+            raise av.error.PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path, *arguments, **more)
+
+    arguments = flags(tmp_path, "store", "--job-clips", "2", "--workers", workers)
+    with monkeypatch.context() as patch:
+        patch.setattr(av, "open", refuse)
+        patch.setattr(pipeline.forkserver, "METHOD", "fork")
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+    assert caught.value.code == 1
+    told = capsys.readouterr().err
+    assert "extract: clip c17 cannot be read: Permission denied" in told
+    assert "c17.mp4" in told
+    assert "Traceback" not in told
+    store = FeatureStore.open(tmp_path / "store")
+    assert set(store.outcomes(store.key("vggish")).values()) == {"ok", "pending"}
+    assert main(arguments) == 0
+    assert set(FeatureStore.open(tmp_path / "store").outcomes(store.key("vggish")).values()) == {"ok"}
 
 
 def test_every_odd_clip_has_exactly_one_outcome(odd, capsys):

@@ -1,13 +1,21 @@
 """Worker processes that die, hang or raise cost one clip each."""
 
+import contextlib
+import dataclasses
+import errno
 import os
 import time
 
+import av
 import numpy as np
 import pytest
 
+from extractors.base import build
+from extractors.recipes import recipe
 from extractors.spec import Grid
-from pipeline import forkserver, preparation, workers
+from extractors.vggish import VGGish
+from pipeline import forkserver, mediafile, preparation, workers
+from pipeline.access import AccessError
 from pipeline.manifest import Clip
 from pipeline.preparation import Failure, Part, Task, prepare_clip
 from pipeline.workers import WorkerPool
@@ -20,8 +28,6 @@ def tasks(*names, keys=("k",)):
 
 @pytest.fixture
 def vggish_spec():
-    from extractors.recipes import recipe
-
     return recipe("vggish").spec
 
 
@@ -56,15 +62,7 @@ def _hang_on_b(task, encoders, folder, *settings):
     yield from prepare_clip(task, encoders, folder, *settings)
 
 
-def _raise_on_b(task, encoders, folder, *settings):
-    if task.clip.id == "b":
-        raise ZeroDivisionError("odd header")
-    yield from prepare_clip(task, encoders, folder, *settings)
-
-
-@pytest.mark.parametrize(
-    ("fault", "outcome"), [(_die_on_b, "crashed"), (_hang_on_b, "timeout"), (_raise_on_b, "decode-error")]
-)
+@pytest.mark.parametrize(("fault", "outcome"), [(_die_on_b, "crashed"), (_hang_on_b, "timeout")])
 def test_a_bad_clip_costs_only_itself(folder, vggish_spec, monkeypatch, fault, outcome):
     # Children are forked from this process here, so that they inherit the fault.
     monkeypatch.setattr(workers, "prepare_clip", fault)
@@ -75,9 +73,97 @@ def test_a_bad_clip_costs_only_itself(folder, vggish_spec, monkeypatch, fault, o
     assert any("clip b" in item.message for item in items if isinstance(item, Failure))
 
 
-def test_a_long_clip_comes_in_parts(folder, vggish_spec, monkeypatch):
-    from extractors.base import build
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(ZeroDivisionError("odd header"), "decode-error"), (MemoryError(), "crashed")]
+)
+def test_a_surprise_costs_only_its_clip(folder, vggish_spec, monkeypatch, count, error, outcome):
+    def find(clip, folder):
+        if clip.id == "b":
+            raise error
+        return mediafile.find(clip, folder)
 
+    monkeypatch.setattr(preparation, "find", find)
+    monkeypatch.setattr(forkserver, "METHOD", "fork")
+    items = list(WorkerPool({"k": vggish_spec}, folder, count).run(tasks("a", "b", "c")))
+    assert outcomes(items) == {0: "ok", 1: outcome, 2: "ok"}
+    assert any("clip b" in item.message for item in items if isinstance(item, Failure))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM], ids=os.strerror
+)
+def test_a_clip_that_this_machine_cannot_read_ends_the_run(folder, vggish_spec, monkeypatch, count, number):
+    real = av.open
+
+    def refuse(path, *arguments, **more):
+        if path.endswith("b.mp4"):
+            raise av.error.classes[number](number, os.strerror(number), path)
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(av, "open", refuse)
+    monkeypatch.setattr(forkserver, "METHOD", "fork")
+    items = WorkerPool({"k": vggish_spec}, folder, count).run(tasks("a", "b", "c"))
+    assert outcomes([next(items)]) == {0: "ok"}
+    with pytest.raises(AccessError, match=f"clip b cannot be read: {os.strerror(number)}; .*run the same") as caught:
+        list(items)
+    assert (caught.value.errno, caught.value.filename) == (number, str(folder / "b.mp4"))
+
+
+def test_a_machine_without_free_file_handles_ends_the_run(folder, vggish_spec):
+    import resource
+
+    pool = WorkerPool({"k": vggish_spec}, folder, 0)
+    assert outcomes(pool.run(tasks("a"))) == {0: "ok"}  # what is imported late is imported now
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(AccessError, match="clip a cannot be read: Too many open files"):
+            list(pool.run(tasks("a")))
+    finally:
+        for handle in taken:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class _Broken(VGGish):
+    """A front end that trips over the second block of every clip."""
+
+    front_end = ("broken",)
+
+    def collect(self, media, segments):
+        if segments[0, 0] > 0:
+            raise KeyError("odd sound")
+        return super().collect(media, segments)
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_a_front_end_that_fails_costs_only_its_own_rows(folder, vggish_spec, monkeypatch, prepared):
+    monkeypatch.setattr(preparation, "_blocks", lambda *_: iter([(0.0, 1.0), (1.0, 2.0)]))
+    broken = _Broken(dataclasses.replace(vggish_spec, grid=Grid(count=2)))
+    encoders = {"bad": broken, "good": build(vggish_spec)}
+    items = list(prepare_clip(tasks("a", keys=("bad", "good"))[0], encoders, folder, prepared=prepared))
+    (failure,) = (item for item in items if isinstance(item, Failure))
+    assert (failure.key, failure.outcome) == ("bad", "decode-error")
+    assert failure.message == "clip a: KeyError: 'odd sound'"
+    good = [item for item in items if isinstance(item, Part) and "good" in item.keys]
+    assert [part.last for part in good] == [False, True]
+
+
+def test_pictures_that_do_not_decode_cost_no_sound(folder, vggish_spec):
+    make.damaged(folder / "d.mp4", range(5, 45), video=True)
+    encoders = {"sound": build(vggish_spec), "pictures": build(recipe("resnet50").spec)}
+    items = list(prepare_clip(tasks("d", keys=("sound", "pictures"))[0], encoders, folder))
+    assert {(item.key, item.outcome) for item in items if isinstance(item, Failure)} == {("pictures", "decode-error")}
+    assert any(item.last for item in items if isinstance(item, Part) and item.keys == ("sound",))
+
+
+def test_a_long_clip_comes_in_parts(folder, vggish_spec, monkeypatch):
     monkeypatch.setattr(preparation, "_blocks", lambda *_: iter([(0.0, 1.0), (1.0, 2.0)]))
     parts = list(prepare_clip(tasks("a")[0], {"k": build(vggish_spec)}, folder))
     monkeypatch.undo()
@@ -87,10 +173,6 @@ def test_a_long_clip_comes_in_parts(folder, vggish_spec, monkeypatch):
 
 
 def test_tail_policy(folder, vggish_spec):
-    import dataclasses
-
-    from extractors.base import build
-
     spec = dataclasses.replace(vggish_spec, grid=Grid(count=5))
     padded = list(prepare_clip(tasks("a")[0], {"k": build(spec)}, folder, "pad"))
     assert len(padded[0].places) == 5
