@@ -28,6 +28,7 @@ class Frames:
         self._skips = False
         self._decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._converter = VideoReformatter()
+        self._size: tuple[int, int] | None = None
         self._position = 0
         self._cache: dict[int, np.ndarray] = {}
         self._wanted: set[int] = set()
@@ -140,6 +141,7 @@ class Frames:
                     f"{self.file.path.name}: frame {max(missing)} of {len(self.timeline())} does not decode; "
                     f"{self._position} frames do",
                 )
+            self._size = self._size or (frame.width, frame.height)
             if number in self._keep and number not in self._cache:
                 self._cache[number] = self._rgb(frame)
             missing.discard(number)
@@ -153,9 +155,15 @@ class Frames:
         self._cache.clear()
 
     def _rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, turned as the file's display matrix asks, which players and OpenCV do too."""
+        """(H, W, 3) uint8 RGB, turned as the file's display matrix asks, which players and OpenCV do too.
+
+        Frames of another size than the first are scaled to it, bicubically as ffmpeg does.
+        """
+        width, height = self._size
+        scaled = {} if (frame.width, frame.height) == self._size else {"interpolation": "BICUBIC"}
         # One converter for all frames: making one takes longer than converting a small frame.
-        picture = self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        made = self._converter.reformat(frame, width, height, format="rgb24", threads=1, **scaled)
+        picture = made.to_ndarray()
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 

@@ -1,5 +1,6 @@
 """Frames: which are decoded, which are kept, and files whose time stamps do not tell them."""
 
+import av
 import numpy as np
 import pytest
 
@@ -67,6 +68,42 @@ def test_frames_told_before_a_file_proves_odd_are_counted_again(tmp_path):
         # The first half is told wrongly, and the second not at all.
         media._frames._places = {stamp: place + 1 for stamp, place in media._frames._places.items() if place < 25}
         assert [make.read_number(frame) for frame in media.frames(np.array([3, 40]))] == [3, 40]
+
+
+def joined(path, *sources):
+    """The pictures of several files, one after the other, in one stream that says the size of the first."""
+    with av.open(str(path), "w") as write:
+        stream, start = None, 0
+        for source in sources:
+            with av.open(str(source)) as read:
+                stream = stream or write.add_stream_from_template(read.streams.video[0])
+                packets = [packet for packet in read.demux(video=0) if packet.size]
+                for packet in packets:
+                    packet.pts, packet.dts, packet.stream = packet.pts + start, packet.dts + start, stream
+                    write.mux(packet)
+                start += 1000
+    return path
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_frames_of_another_size_are_scaled_to_the_first(tmp_path, codec):
+    sources = [
+        make.numbered(
+            tmp_path / f"{width}.webm", duration_s=1.0, width=width, height=height, video_codec=codec, audio=False
+        )
+        for width, height in ((320, 240), (160, 120), (480, 352))
+    ]
+    with Media(joined(tmp_path / "a.mkv", *sources)) as media:
+        frames = media.frames(np.arange(75))
+    assert frames.shape == (75, 240, 320, 3)
+    assert [make.read_number(frame) for frame in frames] == [*range(25)] * 3
+    with Media(sources[0]) as media:
+        np.testing.assert_array_equal(frames[:25], media.frames(np.arange(25)))
+    with Media(tmp_path / "a.mkv") as media:  # whichever is asked for first
+        np.testing.assert_array_equal(media.frames(np.array([60, 30])), frames[[60, 30]])
+    with Media(tmp_path / "a.mkv") as media:
+        media.want(np.array([60]))
+        np.testing.assert_array_equal(media.frames(np.array([60])), frames[[60]])
 
 
 def counted(media: Media, seconds: float) -> tuple[list[int], list[int]]:
