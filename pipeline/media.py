@@ -80,8 +80,8 @@ class Media:
 
     @property
     def stated_s(self) -> float:
-        """Length that the header states; `duration_s` where it states none or the clip lies in a longer file."""
-        return self.duration_s if self._file.length_s is not None else self._file.promised_s or self.duration_s
+        """Length that FFmpeg states; `duration_s` where it states none or the clip lies in a longer file."""
+        return self.duration_s if self._file.length_s is not None else self._file.stated_s or self.duration_s
 
     @property
     def video_end_s(self) -> float:

@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from av.format import Flags
 
 from pipeline.access import check_access
+from pipeline.duration import promised_s
 from pipeline.manifest import Clip, check_relative
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp")
@@ -93,8 +94,10 @@ class MediaFile:
         self.path, self.start_s, self.length_s = path, start_s, length_s
         self.container = self.open()
         self.origin_s = (self.container.start_time or 0) / av.time_base
-        #: Length of the whole file by its header; 0 where it says nothing.
-        self.promised_s = (self.container.duration or 0) / av.time_base
+        #: Length of the whole file as FFmpeg states it, which may be a guess; 0 where it says nothing.
+        self.stated_s = (self.container.duration or 0) / av.time_base
+        #: Length of the whole file by its header; 0 where that says nothing.
+        self.promised_s = promised_s(self.container, path)
         #: Time stamps may begin anew within a file of this format.
         self.restarts = bool(self.container.format.flags & Flags.ts_discont.value)
         self.video = self.container.streams.video[0] if self.container.streams.video else None

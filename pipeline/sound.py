@@ -81,7 +81,7 @@ class Sound:
 
     def _gather(self, pieces: Iterable[np.ndarray]) -> np.ndarray:
         """(C, N) of (C, n) pieces: in memory, or in a file without a name where the clip is long."""
-        length_s = self.file.promised_s - self.file.start_s if self.file.length_s is None else self.file.length_s
+        length_s = self.file.stated_s - self.file.start_s if self.file.length_s is None else self.file.length_s
         return joined(pieces) if length_s <= _LONG_S else spooled(pieces)
 
     def _pieces(self) -> Iterator[np.ndarray]:

@@ -61,20 +61,17 @@ class Facts:
 
 
 def probe(path: Path) -> tuple[float, str]:
-    """Duration in seconds that the header states (0 if none), and the file name ending of the container.
+    """Duration in seconds, by `pipeline.duration` (0 if none), and the file name ending of the container.
 
     Raises:
         BadMedia: `not-media` or `truncated`.
         AccessError: this machine, and not the file, is at fault.
     """
-    import av
+    from pipeline.duration import length_s
 
     with _open(path) as container:
-        length_s = max(
-            [(container.duration or 0) / av.time_base]
-            + [float(stream.duration * stream.time_base) for stream in container.streams if stream.duration]
-        )
-        return length_s, _ending(container.format.name, bool(container.streams.video))
+        ending = _ending(container.format.name, bool(container.streams.video))
+        return length_s(container, path) or 0.0, ending
 
 
 def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -> Facts:
@@ -89,6 +86,7 @@ def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -
     import av
 
     from pipeline.access import check_access
+    from pipeline.duration import promised_s
 
     end_s = None if duration_s is None else start_s + duration_s
     with _open(path) as container:
@@ -105,7 +103,7 @@ def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -
         if not streams:
             raise BadMedia("not-media", f"{path.name}: neither a video nor an audio stream")
         origin_s = (container.start_time or 0) / av.time_base
-        promised_s = (container.duration or 0) / av.time_base
+        header_s = promised_s(container, path)
         if start_s > 1.0:
             container.seek(int((origin_s + start_s - 1.0) * av.time_base), backward=True)
         pictures, sounds, errors = _Pictures(), None, []
@@ -140,7 +138,7 @@ def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -
             check_access(error, path)
             errors.append(error.strerror)
         facts = _facts(video, audio, pictures, sounds)
-    wanted_s = promised_s - start_s if end_s is None else min(promised_s - start_s, duration_s)
+    wanted_s = header_s - start_s if end_s is None else min(header_s - start_s, duration_s)
     if wanted_s - facts.duration_s > _TRUNCATED_S:
         raise BadMedia(
             "truncated", f"{path.name}: decodes to {facts.duration_s:.2f} s, its header says {wanted_s:.2f} s"

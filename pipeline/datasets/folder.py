@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from pipeline.manifest import Clip, Manifest, ManifestError, check_relative
 
@@ -95,32 +93,16 @@ def clip_ids(paths: list[str]) -> list[str]:
 
 
 def probe_duration(path: Path) -> float | None:
-    """Seconds that the container states, or its longest stream, or else (of a browser's recording, say) its packets.
-
-    None if it cannot be opened or holds nothing.
-    """
+    """Seconds, by `pipeline.duration`; None if it cannot be opened or holds nothing."""
     import av
+
+    from pipeline.duration import length_s
 
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            if container.duration:
-                return container.duration / av.time_base if container.duration > 0 else None
-            lengths = [
-                float(stream.duration * stream.time_base) for stream in container.streams if stream.duration is not None
-            ]
-            return max((length for length in lengths if length > 0), default=None) or _to_last_packet_s(container)
+            return length_s(container, path)
     except (av.FFmpegError, OSError, ValueError):
         return None
-
-
-def _to_last_packet_s(container: Any) -> float | None:
-    """From the first packet to the end of the last one, in seconds; nothing is decoded."""
-    first_s, last_s = math.inf, 0.0
-    for packet in container.demux():
-        if packet.pts is not None:
-            first_s = min(first_s, float(packet.pts * packet.time_base))
-            last_s = max(last_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    return last_s - first_s if last_s > first_s else None
 
 
 def media_files(folder: Path) -> tuple[list[str], dict[str, int]]:
