@@ -36,8 +36,10 @@ def write(request: Request) -> Export:
     """Decode every clip once; on Dask workers if asked for.
 
     Raises:
-        StoreError: no --media, or clips without labels.
+        StoreError: no --media, flags that are of features, or clips without labels.
     """
+    if request.chosen or request.dtype:
+        raise StoreError("--format dgsct is pictures and sound: leave out --feature and --dtype")
     if request.media is None:
         raise StoreError("--format dgsct is made from the clips: pass --media DIR")
     if not request.media.is_dir():

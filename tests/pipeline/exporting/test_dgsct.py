@@ -96,3 +96,12 @@ def test_a_mistyped_folder_of_media_is_not_a_data_set_of_black_frames(tmp_path, 
     with pytest.raises(SystemExit):
         _export(tmp_path, made, "--media", tmp_path / "nowhere")
     assert "no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [("--dtype", "float64"), ("--feature", "visual=vgg19")])
+def test_flags_of_features_are_refused(tmp_path, capsys, flags):
+    manifest = Manifest("ave", (Clip("a", "a", None, 2.0, "train", ("Bell",), (BELL,)),), ("Bell",))
+    with pytest.raises(SystemExit):
+        _export(tmp_path, manifest, *flags)
+    assert "leave out --feature and --dtype" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
