@@ -104,8 +104,8 @@ def _same_clips(paths: list[Path], runs: list[Predictions]) -> None:
     if any(clips != scored[0] for clips in scored):
         shared = set.intersection(*scored)
         lines = [
-            f"{path}: " + ", ".join(f"{count} of {split}" for split, count in Counter(s for s, _ in clips).items())
-            for path, clips in zip(paths, scored, strict=True)
+            f"{path}: " + ", ".join(f"{count} of {split}" for split, count in Counter(run.splits.tolist()).items())
+            for path, run in zip(paths, runs, strict=True)
         ]
         raise ValueError(
             "\n  ".join(["these trainings were scored on different clips, so they have no mean:", *sorted(lines)])
