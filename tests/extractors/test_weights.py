@@ -4,11 +4,12 @@ import hashlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from extractors.weights import Weights, WeightsError, fetch
+from tests.pipeline.acquisition.server import QuietServer
 
 CONTENT = bytes(range(256)) * 64
 
@@ -34,7 +35,7 @@ def server():
             time.sleep(0.3)
             self.wfile.write(body[len(body) // 2 :])
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+    with QuietServer(("127.0.0.1", 0), Handler) as running:
         running.ranges = []
         threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         yield running

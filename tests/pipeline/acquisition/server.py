@@ -15,6 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
+class QuietServer(ThreadingHTTPServer):
+    """A client that hangs up is part of a test; told on stderr, it would be told in the midst of another one."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 class MisbehavingServer:
     """Serves the files of a folder; use with `with`.
 
@@ -34,7 +41,7 @@ class MisbehavingServer:
         self.seen: Counter[str] = Counter()
         self.active = self.most_active = 0
         self.lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = QuietServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
