@@ -186,7 +186,7 @@ def _speeds(encoders: Iterable[BatchedEncoder], elapsed_s: float, failed: int) -
     """Clips per second of each encoder's own time, and how long all of them waited for decoded clips."""
     encoders = list(encoders)
     own = [
-        f"{encoder.encoder.spec.encoder} {encoder.clips / encoder.busy_s:.3g}/s"
+        f"{encoder.encoder.spec.name} {encoder.clips / encoder.busy_s:.3g}/s"
         for encoder in encoders
         if encoder.clips and encoder.busy_s
     ]
