@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pipeline.run import log, write_torch
 
@@ -31,6 +30,8 @@ def load(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     Raises:
         Stale: it is damaged, or depends on other facts.
     """
+    import torch
+
     if not path.exists():
         return None
     try:
@@ -44,6 +45,17 @@ def load(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
         more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
         raise Stale(f"{path}: of a run with other data or settings: {', '.join(changed[:_NAMED])}{more}")
     return state
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """`--restart` and `--stale`, which `take_up` obeys."""
+    parser.add_argument("--restart", action="store_true", help="forget an earlier run in --out, whatever it is")
+    parser.add_argument(
+        "--stale",
+        default="refuse",
+        choices=["refuse", "restart"],
+        help="an earlier run in --out of other data or settings, or a damaged one: refuse it or begin anew",
+    )
 
 
 def take_up(resume: Callable[[], bool], forget: Callable[[], None], restart: bool, stale: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.checkpoints import add_flags, take_up
 from pipeline.manifest import Clip, Manifest
 from pipeline.outcomes import MEANING
 from pipeline.run import DONE, command, log, receipt, sha256_of, write_json
@@ -58,13 +59,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     made.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="bf16: mixed precision")
     made.add_argument("--loader-workers", type=int, default=0, help="decoding processes")
-    made.add_argument("--restart", action="store_true", help="forget an earlier run in --out, whatever it is")
-    made.add_argument(
-        "--stale",
-        default="refuse",
-        choices=["refuse", "restart"],
-        help="an earlier run in --out of other data or settings, or a damaged one: refuse it or begin anew",
-    )
+    add_flags(made)
     return made
 
 
@@ -82,7 +77,6 @@ def main(argv: list[str] | None = None) -> int:
 def _finetune(arguments: argparse.Namespace) -> int:
     import torch
 
-    from pipeline.checkpoints import take_up
     from pipeline.content import media_digest, rows_digest
     from pipeline.finetuning import ranks
     from pipeline.finetuning.recipe import read

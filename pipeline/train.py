@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.checkpoints import add_flags, take_up
 from pipeline.manifest import Manifest
 from pipeline.predictions import Predictions
 from pipeline.recipes import TrainingRecipe, config_file, read
@@ -55,13 +56,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="bf16: mixed precision")
     made.add_argument("--loader-workers", type=int, default=2, help="reading processes, where data outgrow memory")
     made.add_argument("--stream", action="store_true", help="read every batch from the store, whatever the memory")
-    made.add_argument("--restart", action="store_true", help="forget an earlier training in --out, whatever it is")
-    made.add_argument(
-        "--stale",
-        default="refuse",
-        choices=["refuse", "restart"],
-        help="an earlier training in --out of other data or settings, or a damaged one: refuse it or begin anew",
-    )
+    add_flags(made)
     return made
 
 
@@ -89,7 +84,6 @@ def _recipe(arguments: argparse.Namespace, dataset: str) -> tuple[TrainingRecipe
 def _train(arguments: argparse.Namespace) -> int:
     import torch
 
-    from pipeline.checkpoints import take_up
     from pipeline.device import use
     from pipeline.models import table
     from pipeline.models.base import parameter_counts

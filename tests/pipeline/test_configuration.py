@@ -57,16 +57,16 @@ def test_the_schema_lists_what_the_tables_and_the_rules_have():
     assert set(schema["resources"]["propertyNames"]["enum"]) == asked
 
 
-def test_the_home_folder_stands_for_a_tilde(config, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
+def test_the_home_folder_stands_for_a_tilde(config, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     settings = {
         "encoders": ["vggish", "vgg19"], "media": "~/clips", "annotations": "a~b",
         "weights": ["vgg19=~/my.pth", "random:0"], "acquire": {"source": "http", "from": "http://host/~you/{clip_id}"},
     }  # fmt: skip
     found = read(config(run="~/runs", datasets={"ave": settings}))
-    assert found["run"] == "/home/me/runs"
+    assert found["run"] == f"{tmp_path}/runs"
     assert found["datasets"]["ave"] == settings | {
-        "media": "/home/me/clips", "weights": ["vgg19=/home/me/my.pth", "random:0"],
+        "media": f"{tmp_path}/clips", "weights": [f"vgg19={tmp_path}/my.pth", "random:0"],
     }  # fmt: skip
 
 
