@@ -159,7 +159,7 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
 
-def _wait_for_orphans(others: set[int], patience_s: float = 5.0) -> None:
+def _wait_for_orphans(others: set[int], patience_s: float = 60.0) -> None:
     """Servers that a command leaves behind end as soon as they notice that it has."""
     deadline_s = time.monotonic() + patience_s
     while (orphans := _children() - others) and time.monotonic() < deadline_s:

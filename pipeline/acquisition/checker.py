@@ -5,6 +5,7 @@ The child reads one JSON request per line and answers with one JSON line; it end
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -56,7 +57,8 @@ class Checker:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # a request that it did not live to read
+                self._process.stdin.close()
             self._process.stdout.close()
             self._process = None
 
@@ -72,7 +74,7 @@ class Checker:
         if not line:
             self.close()
             if line is None:
-                raise BadMedia("timeout", f"{path.name}: decoding took longer than {self.timeout_s:.0f} s")
+                raise BadMedia("timeout", f"{path.name}: decoding took longer than {self.timeout_s:g} s")
             raise BadMedia("crashed", f"{path.name}: the decoding process died")
         answer = json.loads(line)
         if "errno" in answer:

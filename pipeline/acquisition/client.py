@@ -130,7 +130,7 @@ class Client:
             except Refusal:
                 raise
             except TimeoutError as error:
-                raise Refusal("transient", f"timed out: nothing for {self.settings.silence_s:.0f} s") from error
+                raise Refusal("transient", f"timed out: nothing for {self.settings.silence_s:g} s") from error
             except ssl.SSLCertVerificationError as error:
                 raise Refusal("unavailable", f"certificate: {error.verify_message}") from error
             except (OSError, http.client.HTTPException) as error:
@@ -188,7 +188,7 @@ class Client:
                 file.write(block)
                 limit.add(len(block))
                 if self._clock() > deadline_s:
-                    raise Refusal("timeout", f"not finished after {self.settings.total_s:.0f} s; {total} bytes came")
+                    raise Refusal("timeout", f"not finished after {self.settings.total_s:g} s; {total} bytes came")
         if expected is not None and total != expected:
             raise Refusal("truncated", f"connection closed after {total} of {expected} bytes")
         part.replace(path)

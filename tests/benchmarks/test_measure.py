@@ -31,9 +31,9 @@ def test_what_may_be_start_up_is_not_taken_for_clips():
 
 
 def test_cpu_time_of_a_process_that_is_left_behind_counts():
-    burn = "import os, time; time.sleep(0.2); [None for _ in iter(lambda: os.times().user > 0.5, True)]"
+    burn = "import os, time; time.sleep(0.2); [None for _ in iter(lambda: os.times().user > 0.2, True)]"
     leave = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {burn!r}])"
-    assert measure.run([sys.executable, "-c", leave]).cpu_s > 0.5
+    assert measure.run([sys.executable, "-c", leave]).cpu_s > 0.2
 
 
 def test_ratios_are_taken_pair_by_pair():

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import acquire
 from pipeline.manifest import Clip, Event, Manifest
 
-QUICK = ["--pause", "0", "--backoff", "0.01", "--timeout", "0.5", "--longest", "1", "--max-size", "400K"]
+QUICK = ["--pause", "0", "--backoff", "0.01", "--timeout", "30", "--longest", "4", "--max-size", "400K"]
 
 
 class Run:

@@ -11,7 +11,7 @@ from pipeline.manifest import Clip
 from tests.pipeline.acquisition.server import MisbehavingServer
 from tests.pipeline.acquisition.test_refusals import MESSAGES
 
-SETTINGS = YoutubeSettings(max_bytes=1 << 20, silence_s=1.0, request_pause_s=0.0, tries=2)
+SETTINGS = YoutubeSettings(max_bytes=1 << 20, silence_s=30.0, request_pause_s=0.0, tries=2)
 CLIP = Clip("-aBcDeFgHiJ_2_4", "-aBcDeFgHiJ", 2.0, 2.0)
 
 

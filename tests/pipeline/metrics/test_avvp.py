@@ -1,7 +1,6 @@
 """AVVP F-scores: worked examples and label-only values of the public evaluation code, and a plain-loop twin."""
 
 import csv
-import time
 from pathlib import Path
 
 import numpy as np
@@ -160,9 +159,7 @@ def llp():
 
 def test_label_only_values_on_the_real_test_split(llp):
     weak, audio, visual, _ = llp
-    started = time.perf_counter()
     values = avvp.label_only(weak, audio, visual)
-    assert time.perf_counter() - started < 2.0, "two full scorings of the test split should take well under a second"
     everywhere, nothing = values["weak label everywhere"], values["nothing"]
     expected = [76.118, 60.348, 52.610, 63.025, 71.726]
     assert list(everywhere["segment"].values()) == pytest.approx(expected, abs=6e-4)
