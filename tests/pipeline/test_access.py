@@ -33,6 +33,15 @@ def test_what_ffmpeg_also_says_of_bad_data_counts_if_the_file_cannot_be_read(tmp
         check_words(f"first\n{path}: {os.strerror(number)}\nlast", path)
 
 
+def test_a_header_that_asks_for_too_much_memory_is_the_files_fault(tmp_path, monkeypatch):
+    path = make.not_media(tmp_path / "a.mp4")
+    check_access(of_ffmpeg(errno.ENOMEM), path)
+    check_words(f"{path}: Cannot allocate memory", path)
+    monkeypatch.setattr(access, "_PLENTY_BYTES", 1 << 60)
+    with pytest.raises(AccessError, match="Cannot allocate memory"):
+        check_access(of_ffmpeg(errno.ENOMEM), path)
+
+
 def test_a_full_disk_is_not_the_clip(tmp_path):
     path = make.not_media(tmp_path / "No space left on device.mp4")
     check_words(f"{path}: Invalid data found when processing input", path)
