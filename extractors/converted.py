@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from extractors import programs
+from extractors import flop, programs
 from extractors.base import Encoder
 from extractors.spec import FeatureSpec
 from extractors.wrapped import COMPARED, Forward, compare
@@ -98,10 +97,10 @@ class OpenVINO:
         if kept is not None:
             self._check_worth(kept.flop)
             return self._program(_core().read_model(kept.folder / _MODEL), streams, threads)
-        with torch.autocast("cpu", enabled=False), FlopCounterMode(display=False) as counter:
-            expected = self.encoder.forward(inputs[:COMPARED]).numpy()
-        flop = counter.get_total_flops() / len(expected)
-        self._check_worth(flop)
+        with torch.autocast("cpu", enabled=False):
+            rows, operations = flop.count(lambda: self.encoder.forward(inputs[:COMPARED]))
+        expected, per_item = rows.numpy(), operations / len(rows)
+        self._check_worth(per_item)
         with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
             warnings.simplefilter("ignore")  # the exporter's remarks on other people's networks
             exported = torch.export.export(Forward(self.encoder), (part.clone(),))
@@ -118,14 +117,14 @@ class OpenVINO:
             # Compiled anew, as later runs do: what was never saved may round differently (CLAP does, with AVX-512).
             add(_core().read_model(folder / _MODEL))
 
-        kept_here.keep(tuple(part.shape), flop, save)
+        kept_here.keep(tuple(part.shape), per_item, save)
         if not programs_made:  # it could not be saved
             add(model)
         return programs_made[0]
 
-    def _check_worth(self, flop: float) -> None:
+    def _check_worth(self, per_item: float) -> None:
         """Whether a network is at hand must not decide, or a second run would round differently from the first."""
-        work = flop * (self.items or 0)
+        work = per_item * (self.items or 0)
         if self.items is not None and work < _WORTH_CONVERTING_FLOP:
             raise _NotWorthIt(f"{work:.2g} floating-point operations in all are sooner done than converted")
 
