@@ -269,8 +269,9 @@ def specify(name: str, weights: str = "pretrained", precision: str = "fp32") -> 
         ValueError: unknown name or precision.
         extractors.weights.WeightsError: the checkpoint cannot be had.
     """
+    from extractors.choice import identify
     from extractors.recipes import recipe
-    from extractors.weights import WeightsError, identify
+    from extractors.weights import WeightsError
 
     if precision not in ("fp32", "bf16", "fp16"):
         raise ValueError(f"precision {precision!r} is none of fp32, bf16, fp16")
@@ -303,8 +304,9 @@ def load(
         ValueError: unknown name or precision.
         extractors.weights.WeightsError: the checkpoint cannot be had or does not fit.
     """
+    from extractors.checkpoint import load_strictly
+    from extractors.choice import resolve
     from extractors.recipes import recipe
-    from extractors.weights import load_strictly, resolve
 
     spec = specify(name, weights, precision)
     encoder = build(spec)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from extractors.weights import WeightsError, load_strictly, random_state_dict
+from extractors.checkpoint import load_strictly
+from extractors.random_weights import random_state_dict
+from extractors.weights import WeightsError
 
 if TYPE_CHECKING:
     from extractors.base import Encoder

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from extractors.weights import Weights, WeightsError, cache_folder, fetch
+from extractors.download import fetch
+from extractors.weights import Weights, WeightsError, cache_folder
 
 TOKENS = 77
 _VOCABULARY_SIZE = 50_265

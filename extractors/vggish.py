@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from extractors.base import Encoder, MediaView
+from extractors.checkpoint import load_file
+from extractors.download import fetch
 from extractors.mel import VGGISH_SAMPLES, vggish_log_mel, vggish_log_mel_tensor
 from extractors.nets.vggish import VGGishNetwork
 from extractors.recipes import Recipe
 from extractors.spec import FeatureSpec, Grid
 from extractors.waves import row_pieces
-from extractors.weights import Weights, fetch, load_file
+from extractors.weights import Weights
 
 VGGISH = Weights(
     name="vggish",

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from extractors.base import Encoder, NoAudio, NoVideo, build
+from extractors.random_weights import random_state_dict
 from extractors.recipes import recipe
 from extractors.spec import Grid
-from extractors.weights import random_state_dict
 from pipeline.manifest import Manifest
 from pipeline.media import Media
 from pipeline.mediafile import MediaError, find

@@ -10,8 +10,10 @@ import torch
 
 from extractors.audioclip import RECIPES, AudioClip, AudioClipVisual
 from extractors.base import NoAudio, build
+from extractors.checkpoint import load_strictly
 from extractors.nets.esresnext import ESResNeXt, FrequencyBSpline, frame
-from extractors.weights import WeightsError, load_strictly, random_state_dict
+from extractors.random_weights import random_state_dict
+from extractors.weights import WeightsError
 from pipeline.media import Media
 from tests.extractors import published, seeded
 from tests.extractors.fake_media import FakeMedia

@@ -11,9 +11,10 @@ import torch
 
 from extractors import clap, clap_mel, roberta
 from extractors.base import NoAudio, build
+from extractors.checkpoint import load_strictly
 from extractors.clap import RECIPES, Clap
 from extractors.spec import Grid
-from extractors.weights import WeightsError, load_strictly
+from extractors.weights import WeightsError
 from pipeline.media import Media
 from tests.extractors import published, seeded
 from tests.extractors.fake_media import FakeMedia

@@ -10,8 +10,9 @@ from torchvision.transforms import functional as F
 from extractors import clip
 from extractors.base import build, load
 from extractors.clip import ARCHITECTURES, Architecture, tokenize
+from extractors.random_weights import random_state_dict
 from extractors.recipes import recipe
-from extractors.weights import WeightsError, random_state_dict
+from extractors.weights import WeightsError
 from tests.extractors.visual import moving_picture, random_state, relative_error, shapes_of
 
 TINY = Architecture(

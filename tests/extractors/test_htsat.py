@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from extractors.base import NoAudio, build
+from extractors.checkpoint import load_file, load_strictly
+from extractors.choice import identify, resolve
 from extractors.clap_mel import log_mel
 from extractors.htsat import HTSAT, RECIPES
-from extractors.weights import WeightsError, identify, load_file, load_strictly, resolve
+from extractors.weights import WeightsError
 from pipeline.media import Media
 from tests.extractors import published, seeded
 from tests.extractors.fake_media import FakeMedia

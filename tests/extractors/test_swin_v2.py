@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from extractors.base import build
+from extractors.checkpoint import load_file, load_strictly
+from extractors.random_weights import random_state_dict
 from extractors.recipes import recipe
 from extractors.swin_v2 import MICROSOFT, SwinV2L
-from extractors.weights import WeightsError, load_file, load_strictly, random_state_dict
+from extractors.weights import WeightsError
 from tests.extractors.visual import moving_picture, relative_error
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from extractors.base import Encoder, build
+from extractors.checkpoint import load_strictly
+from extractors.choice import identify, resolve
 from extractors.recipes import recipe
-from extractors.weights import identify, load_strictly, resolve
 from tests.extractors.fake_media import FakeMedia
 
 

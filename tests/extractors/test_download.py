@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from extractors.weights import Weights, WeightsError, fetch
+from extractors.download import fetch
+from extractors.weights import Weights, WeightsError
 from tests.pipeline.acquisition.server import QuietServer
 
 CONTENT = bytes(range(256)) * 64
