@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 
 from extractors import clip
-from extractors.clap import Clap, TextTower
+from extractors.clap import Clap
+from extractors.nets.clap import TextTower
 from extractors.recipes import Recipe
 from extractors.spec import FeatureSpec, Grid
 
@@ -49,7 +50,7 @@ class ClapTiny(Clap):
 
 
 def published(audio: dict[str, torch.Tensor], text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """State dicts of the two towers -> laion_clap's keys, the inverse of `extractors.clap.split_state`."""
+    """State dicts of the two towers -> laion_clap's keys, the inverse of `extractors.nets.clap.split_state`."""
     from extractors.nets.htsat import publish_tower
 
     tower, made = {}, {}

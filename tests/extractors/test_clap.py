@@ -13,6 +13,7 @@ from extractors import clap, clap_mel, roberta
 from extractors.base import NoAudio, build
 from extractors.checkpoint import load_strictly
 from extractors.clap import RECIPES, Clap
+from extractors.nets.clap import split_state
 from extractors.spec import Grid
 from extractors.weights import WeightsError
 from pipeline.media import Media
@@ -275,7 +276,7 @@ def test_surplus_missing_and_misshapen_keys_are_all_named(golden):
 def test_names_of_a_transformers_file_are_kept(fused):
     own = dict(fused.network.state_dict())
     text = {"text_model.pooler.dense.bias": torch.zeros(768), "text_model.embeddings.position_ids": torch.zeros(1, 514)}
-    audio, kept = clap.split_state({**own, **text})
+    audio, kept = split_state({**own, **text})
     assert audio.keys() == own.keys()
     assert all(torch.equal(audio[name], own[name]) for name in own)
     assert list(kept) == ["text_model.pooler.dense.bias"]

@@ -8,7 +8,7 @@ import torch
 
 from extractors import clap_tiny, clip_tiny
 from extractors.base import build, load
-from extractors.clap import split_state
+from extractors.nets.clap import split_state
 from extractors.recipes import recipe
 from pipeline import teach, teaching
 from pipeline.manifest import Manifest
