@@ -131,7 +131,8 @@ class Sound:
     def _decode(self) -> Iterator[tuple[float | None, np.ndarray, bool]]:
         """Time in s from the clip's start, (C, n) float32, and whether something since the last ones did not decode.
 
-        What does not decode is left out, and so is what has another rate or other channels than the rest.
+        What does not decode is left out, and so is what has another rate or other channels than the rest, or samples
+        that are no numbers: from NaN some backends make rows that look like any other.
         """
         length_s, channels, broken = self.file.length_s, None, False
         self._lost_s = 0.0
@@ -146,11 +147,14 @@ class Sound:
                     if time_s is not None and length_s is not None and time_s >= length_s:
                         return
                     channels = channels or frame.layout.nb_channels
-                    if (frame.layout.nb_channels, frame.sample_rate) != (channels, self.rate_hz):
+                    samples = None
+                    if (frame.layout.nb_channels, frame.sample_rate) == (channels, self.rate_hz):
+                        samples = to_float(frame)
+                    if samples is None or not np.isfinite(samples).all():
                         broken = True
                         self._lost_s += frame.samples / frame.sample_rate
                         continue
-                    yield time_s, to_float(frame), broken
+                    yield time_s, samples, broken
                     broken = False
 
     def _inside_s(self, packet: av.Packet) -> float:

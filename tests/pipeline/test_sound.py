@@ -1,5 +1,7 @@
 """Sound: of every container and codec, and of a long clip, in a file instead of in memory."""
 
+import struct
+
 import av
 import numpy as np
 import pytest
@@ -103,6 +105,26 @@ def test_a_second_of_sound_that_does_not_decode_is_a_reason(tmp_path):
             media.audio(16_000)
         assert caught.value.outcome == "decode-error"
         assert len(media.frames(np.arange(75))) == 75
+
+
+def floats(path, samples):
+    """A WAV of float samples, 48 kHz, as they are."""
+    head = struct.pack("<4sI8sIHHIIHH", b"RIFF", 36 + samples.nbytes, b"WAVEfmt ", 16, 3, 1, 48_000, 192_000, 4, 32)
+    path.write_bytes(head + struct.pack("<4sI", b"data", samples.nbytes) + samples.astype("<f4").tobytes())
+    return path
+
+
+def test_samples_that_are_no_numbers_are_silence_and_a_second_of_them_is_a_reason(tmp_path):
+    samples = make.tone(3.0, 48_000)[0]
+    samples[[20_000, 20_001]] = np.nan, np.inf
+    found = heard(floats(tmp_path / "few.wav", samples))
+    assert len(found) == len(samples)
+    assert not found[20_000:20_002].any()
+    same = found == samples
+    assert 0.95 < same.mean() < 1.0
+    samples[60_000:120_000] = np.nan
+    with Media(floats(tmp_path / "many.wav", samples)) as media, pytest.raises(MediaError, match="of its sound do not"):
+        media.audio(16_000)
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "pcm_s16le"), ("a.ts", "aac")])
