@@ -62,6 +62,11 @@ class Media:
         return self._sound is not None
 
     @property
+    def undecodable(self) -> tuple[str, ...]:
+        """Of `video` and `audio`, what the file has in a coding that this FFmpeg has no decoder for."""
+        return self._file.undecodable
+
+    @property
     def frame_size(self) -> tuple[int, int]:
         """(height, width) of a decoded frame before rotation; zeros without video."""
         return (self._file.video.height, self._file.video.width) if self.has_video else (0, 0)
@@ -99,8 +104,8 @@ class Media:
         Raises:
             MediaError: `truncated`.
         """
-        sound_end_s = self._file.packets.sound_end_s
-        end_s = max(self.video_end_s, self.audio_end_s if sound_end_s is None else sound_end_s)
+        end_s = self._file.packets.end_s
+        end_s = max(self.video_end_s, self.audio_end_s if end_s is None else end_s)
         promised_s = self._file.promised_s - self._file.start_s
         if self._file.length_s is not None:
             promised_s = min(promised_s, self._file.length_s)

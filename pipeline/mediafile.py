@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +70,12 @@ class Packets:
 
     Args:
         stamps: (N,) int64, ascending presentation time stamps of the video stream, in its time base.
-        sound_end_s: end of the first audio stream from the clip's start; None without one.
+        end_s: end of the last one of all streams, subtitles included, from the clip's start; None without one.
         whole: reading them met no error.
     """
 
     stamps: np.ndarray
-    sound_end_s: float | None
+    end_s: float | None
     whole: bool
 
 
@@ -100,11 +100,20 @@ class MediaFile:
         self.promised_s = promised_s(self.container, path)
         #: Time stamps may begin anew within a file of this format.
         self.restarts = bool(self.container.format.flags & Flags.ts_discont.value)
-        self.video = self.container.streams.video[0] if self.container.streams.video else None
-        if self.video is not None and self.video.disposition & av.stream.Disposition.attached_pic:
-            self.video = None  # cover art of an audio file
-        self.sound = self.container.streams.audio[0] if self.container.streams.audio else None
+        pictures, sounds = self.container.streams.video, self.container.streams.audio
+        if pictures and pictures[0].disposition & av.stream.Disposition.attached_pic:
+            pictures = ()  # cover art of an audio file
+        self.video, self.sound = _decodable(pictures), _decodable(sounds)
+        #: Of `video` and `audio`, what is there in a coding that this FFmpeg has no decoder for.
+        self.undecodable = tuple(
+            name
+            for name, streams, found in (("video", pictures, self.video), ("audio", sounds, self.sound))
+            if streams and found is None
+        )
         if self.video is None and self.sound is None:
+            if self.undecodable:
+                what = " and ".join(self.undecodable)
+                raise MediaError("decode-error", f"{self.path.name}: this FFmpeg has no decoder for its {what} stream")
             raise MediaError("not-media", f"{self.path.name}: neither a video nor an audio stream")
 
     def open(self, before_s: float | None = None, pictures: bool = True) -> av.container.InputContainer:
@@ -169,23 +178,27 @@ class MediaFile:
     def packets(self) -> Packets:
         """Read from the file's first to its last packet."""
         stamps: list[int] = []
-        sound_end_s = None
+        ends: dict[av.stream.Stream, int] = {}
         try:
             # Nothing else reads packets from this container, so it stands at its beginning.
-            for packet in self.container.demux([stream for stream in (self.video, self.sound) if stream is not None]):
+            for packet in self.container.demux():
                 if packet.pts is None or packet.is_discard:
                     continue
-                if packet.stream is self.video:
+                stream, end = packet.stream, packet.pts + (packet.duration or 0)
+                if end > ends.get(stream, 0):
+                    ends[stream] = end
+                if stream is self.video:
                     stamps.append(packet.pts)
-                else:
-                    end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                    sound_end_s = max(end_s, sound_end_s or 0.0)
         except FFmpegError as error:
             check_access(error, self.path)
             return Packets(np.zeros(0, dtype=np.int64), None, whole=False)
-        if sound_end_s is not None:
-            sound_end_s = self.since_start_s(sound_end_s)
-        return Packets(np.sort(np.array(stamps, dtype=np.int64)), sound_end_s, whole=True)
+        end_s = max((self.since_start_s(float(end * stream.time_base)) for stream, end in ends.items()), default=None)
+        return Packets(np.sort(np.array(stamps, dtype=np.int64)), end_s, whole=True)
+
+
+def _decodable(streams: Iterable[av.stream.Stream]) -> av.stream.Stream | None:
+    """The first stream that this FFmpeg has a decoder for."""
+    return next((stream for stream in streams if stream.codec_context is not None), None)
 
 
 @functools.cache
@@ -205,7 +218,8 @@ def _told(container: av.container.InputContainer) -> bool:
     """Whether the header told what its pictures are."""
     if not container.streams.video:
         return True
-    known = all(stream.width and stream.height for stream in container.streams.video)
+    decodable = [stream for stream in container.streams.video if stream.codec_context is not None]
+    known = all(stream.width and stream.height for stream in decodable)
     return known and container.format.name in _TOLD_BY_HEADER
 
 

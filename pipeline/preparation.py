@@ -222,6 +222,9 @@ def _uses_native(encoder: Encoder) -> bool:
 def _refusal(task: Task, key: str, modality: str, media: Media, segments: np.ndarray, tail: str) -> Failure | None:
     """Why this clip cannot have rows of this modality, or None."""
     name = media.path.name
+    what = "video" if modality == "visual" else "audio"
+    if what in media.undecodable:
+        return Failure(task.row, key, "decode-error", f"{name}: this FFmpeg has no decoder for its {what} stream")
     if modality == "visual":
         if not media.has_video:
             return Failure(task.row, key, "no-video", f"{name}: no video stream")
@@ -236,7 +239,6 @@ def _refusal(task: Task, key: str, modality: str, media: Media, segments: np.nda
             return Failure(task.row, key, "no-audio", f"{name}: no sample of the audio stream decodes")
     needed_s = float(segments[-1, 1])
     if tail == "drop" and end_s < needed_s - TAIL_TOLERANCE_S:
-        what = "video" if modality == "visual" else "audio"
         return Failure(
             task.row,
             key,

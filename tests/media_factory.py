@@ -167,6 +167,18 @@ def damaged(path: Path, numbers: Iterable[int], *, video: bool = False, **more: 
     return path
 
 
+def unknown_coding(path: Path, *, video: bool = True, **more: object) -> Path:
+    """An mp4 whose header says that its pictures, or its sound, are coded in a way that nobody knows."""
+    data = bytearray(numbered(path, **more).read_bytes())
+    kind, coding = (b"vide", b"avc1") if video else (b"soun", b"mp4a")
+    at = data.index(coding, data.index(b"stsd", data.index(kind)))
+    data[at : at + 4] = b"zzzz"
+    if not video:  # MPEG-4 states it once more
+        data[data.index(b"\x04\x80\x80\x80", data.index(b"esds", at)) + 5] = 0xFE
+    path.write_bytes(bytes(data))
+    return path
+
+
 def rewritten(path: Path, source: Path, change: Callable[[int, av.Packet], bool], **options: str) -> Path:
     """The packets of another file that `change`, given the number of each in its stream, says to keep."""
     import av

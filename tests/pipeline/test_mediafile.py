@@ -91,3 +91,9 @@ def test_opening_without_a_look_at_the_pictures_changes_nothing(tmp_path, monkey
 @pytest.mark.parametrize("name", ["BjCEufrlXm4.mp4", "v_GGSY1Qvo990.mp4", "--HuBNHXu9I.mp4"])
 def test_nor_does_it_for_real_clips(monkeypatch, name):
     check_light_opening(monkeypatch, clip_file(name), [(0.0, None), (3.0, 5.0)])
+
+
+def test_a_file_that_nothing_here_decodes_says_so(tmp_path):
+    with pytest.raises(MediaError, match=r"a.mp4: this FFmpeg has no decoder for its video stream") as caught:
+        Media(make.unknown_coding(tmp_path / "a.mp4", audio=False))
+    assert caught.value.outcome == "decode-error"

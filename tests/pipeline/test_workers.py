@@ -163,6 +163,17 @@ def test_pictures_that_do_not_decode_cost_no_sound(folder, vggish_spec):
     assert any(item.last for item in items if isinstance(item, Part) and item.keys == ("sound",))
 
 
+@pytest.mark.parametrize("lost", ["video", "audio"])
+def test_a_stream_that_has_no_decoder_costs_no_other(folder, vggish_spec, lost):
+    make.unknown_coding(folder / "d.mp4", video=lost == "video")
+    encoders = {"audio": build(vggish_spec), "video": build(recipe("resnet50").spec)}
+    items = list(prepare_clip(tasks("d", keys=("audio", "video"))[0], encoders, folder))
+    (failure,) = (item for item in items if isinstance(item, Failure))
+    assert (failure.key, failure.outcome) == (lost, "decode-error")
+    assert failure.message == f"d.mp4: this FFmpeg has no decoder for its {lost} stream"
+    assert any(item.last for item in items if isinstance(item, Part))
+
+
 def test_a_long_clip_comes_in_parts(folder, vggish_spec, monkeypatch):
     monkeypatch.setattr(preparation, "_blocks", lambda *_: iter([(0.0, 1.0), (1.0, 2.0)]))
     parts = list(prepare_clip(tasks("a")[0], {"k": build(vggish_spec)}, folder))
