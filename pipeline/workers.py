@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +24,7 @@ import torch
 
 from extractors.base import Encoder, build
 from extractors.spec import FeatureSpec
-from pipeline import forkserver
+from pipeline import forkserver, temporary
 from pipeline.access import AccessError
 from pipeline.arena import Arena
 from pipeline.preparation import Failure, Part, Task, prepare_clip
@@ -88,14 +90,36 @@ class _Sender:
             self.pipe.send(dataclasses.replace(part, batch=slot))
 
 
+def _end_with_parent(scratch: Path) -> None:
+    """A decoder that hangs would outlive a parent that was killed, for only the parent ends it."""
+    multiprocessing.parent_process().join()
+    temporary.remove(scratch)
+    os._exit(1)
+
+
 def _work(
-    pipe: Connection, arena: Arena, specs: dict[str, FeatureSpec], folder: Path, tail: str, prepared: bool
+    pipe: Connection,
+    arena: Arena,
+    scratch: Path,
+    specs: dict[str, FeatureSpec],
+    folder: Path,
+    tail: str,
+    prepared: bool,
 ) -> None:
     """Body of a worker process: tasks in, parts and failures out, None after each task."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it stops its workers
+    temporary.use(scratch)
+    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     _quiet_decoders()
     encoders = _encoders(specs)
-    sender = _Sender(pipe, arena)
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
+        _serve(_Sender(pipe, arena), encoders, folder, tail, prepared)
+    temporary.remove(scratch)
+
+
+def _serve(sender: _Sender, encoders: dict[str, Encoder], folder: Path, tail: str, prepared: bool) -> None:
+    """Do tasks until there are no more."""
+    pipe = sender.pipe
     pipe.send(None)
     while (task := sender.task()) is not None:
         try:
@@ -107,14 +131,14 @@ def _work(
 
 
 class _Worker:
-    """A process, the parent's end of its pipe, and the memory that they share."""
+    """A process, the parent's end of its pipe, the memory that they share, and the process's temporary folder."""
 
-    def __init__(self, start: Callable[[], tuple[multiprocessing.Process, Connection, Arena]]) -> None:
+    def __init__(self, start: Callable[[], tuple[multiprocessing.Process, Connection, Arena, Path]]) -> None:
         self._start = start
         self.start()
 
     def start(self) -> None:
-        self.process, self.pipe, self.arena = self._start()
+        self.process, self.pipe, self.arena, self.scratch = self._start()
         self.task: Task | None = None
         self.ready = False
         self.heard_s = time.monotonic()
@@ -124,6 +148,7 @@ class _Worker:
         self.process.join()
         self.pipe.close()
         self.arena.close()
+        temporary.remove(self.scratch)
 
     def take(self, queue: deque[Task]) -> None:
         """Begin the next task; one that died while it had none leaves it to another, and reading its pipe tells."""
@@ -194,19 +219,20 @@ class WorkerPool:
             return
         yield from self._run_processes(deque(tasks))
 
-    def _start(self) -> tuple[multiprocessing.Process, Connection, Arena]:
+    def _start(self) -> tuple[multiprocessing.Process, Connection, Arena, Path]:
         arena = Arena(_SLOTS, _SLOT_BYTES if self.prepared else _FRAMES_SLOT_BYTES)
+        scratch = temporary.make()
         with forkserver.context() as context:
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=_work,
-                args=(theirs, arena, self.specs, self.folder, self.tail, self.prepared),
+                args=(theirs, arena, scratch, self.specs, self.folder, self.tail, self.prepared),
                 daemon=True,
                 name="clave-decoder",
             )
             process.start()
         theirs.close()
-        return process, ours, arena
+        return process, ours, arena, scratch
 
     def _run_processes(self, queue: deque[Task]) -> Iterator[Part | Failure]:
         workers = [_Worker(self._start) for _ in range(min(self.count, max(len(queue), 1)))]

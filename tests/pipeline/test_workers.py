@@ -4,7 +4,11 @@ import contextlib
 import dataclasses
 import errno
 import os
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import av
 import numpy as np
@@ -20,6 +24,9 @@ from pipeline.manifest import Clip
 from pipeline.preparation import Failure, Part, Task, prepare_clip
 from pipeline.workers import WorkerPool
 from tests import media_factory as make
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def tasks(*names, keys=("k",)):
@@ -71,6 +78,52 @@ def test_a_bad_clip_costs_only_itself(folder, vggish_spec, monkeypatch, fault, o
     items = list(pool.run(tasks("a", "b", "c")))
     assert outcomes(items) == {0: "ok", 1: outcome, 2: "ok"}
     assert any("clip b" in item.message for item in items if isinstance(item, Failure))
+
+
+def _litter(task, encoders, folder, *settings):
+    (Path(tempfile.mkdtemp()) / "000001.jpg").touch()
+    yield from (_hang_on_b if task.row == 3 else _die_on_b)(task, encoders, folder, *settings)
+
+
+def test_what_dead_decoders_left_in_the_temporary_folder_is_removed(folder, tmp_path_factory, vggish_spec, monkeypatch):
+    scratch = tmp_path_factory.mktemp("scratch")
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(workers, "prepare_clip", _litter)
+    monkeypatch.setattr(forkserver, "METHOD", "fork")
+    items = list(WorkerPool({"k": vggish_spec}, folder, 1, timeout_s=4.0).run(tasks("a", "b", "c", "b")))
+    assert outcomes(items) == {0: "ok", 1: "crashed", 2: "ok", 3: "timeout"}
+    assert list(scratch.iterdir()) == []
+
+
+# Says so once its decoder hangs.
+HANGING = """
+import sys, tempfile, time
+from pathlib import Path
+from pipeline import forkserver, workers
+from pipeline.manifest import Clip
+from pipeline.preparation import Task
+
+def hang(*arguments):
+    tempfile.mkdtemp()
+    print("hangs", flush=True)
+    while True:
+        time.sleep(1)
+
+workers.prepare_clip, forkserver.METHOD = hang, "fork"
+list(workers.WorkerPool({}, Path(), 1).run([Task(0, Clip("a", "a"), ("k",), (1,))]))
+"""
+
+
+def test_a_decoder_that_hangs_does_not_outlive_a_killed_command(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", HANGING]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "hangs\n"
+        process.kill()
+        assert process.stderr.read() == ""  # at the end of both, for both have it open
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("count", [0, 1])
