@@ -25,7 +25,6 @@ from pipeline.preparation import Failure, Part, Task, prepare_clip
 from pipeline.workers import WorkerPool
 from tests import media_factory as make
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
