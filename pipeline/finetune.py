@@ -15,7 +15,7 @@ from pipeline.allocator import keep_freed_memory
 from pipeline.checkpoints import add_flags, take_up
 from pipeline.manifest import Clip, Manifest
 from pipeline.outcomes import MEANING
-from pipeline.run import DONE, command, log, receipt, sha256_of, write_json
+from pipeline.run import DONE, check_numbers, command, log, receipt, sha256_of, write_json
 from pipeline.schedules import misfit
 from pipeline.store import FeatureStore
 
@@ -83,6 +83,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
     from pipeline.finetuning.tuning import Tuning
 
     keep_freed_memory()
+    check_numbers(arguments, epochs=1, batch=2, chunk=1, loader_workers=0)
     if not arguments.media.is_dir():
         raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     changes = {name: getattr(arguments, name) for name in ("loss", "tune", "epochs", "batch", "chunk")}

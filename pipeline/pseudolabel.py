@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.labels import JOB_CLIPS, Labelling, LabelStore, Scoring
 from pipeline.manifest import Manifest
 from pipeline.outcomes import MEANING
-from pipeline.run import DONE, TOO_MANY_FAILED, command, log, receipt, write_json
+from pipeline.run import DONE, TOO_MANY_FAILED, UsageError, check_numbers, command, log, receipt, write_json
 from pipeline.store import FeatureStore
 
 EXAMPLE = """\
@@ -72,8 +72,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = made.parse_args(argv)
     if arguments.write_thresholds and not arguments.calibrate:
         made.error("--write-thresholds needs --calibrate")
-    if arguments.rule == "lsld2023" and (arguments.mask or ["video-label"]) != ["video-label"]:
-        made.error("--rule lsld2023 chooses among the clip's own labels, so its mask is video-label")
+    if arguments.rule == "lsld2023":
+        if (arguments.mask or ["video-label"]) != ["video-label"]:
+            made.error("--rule lsld2023 chooses among the clip's own labels, so its mask is video-label")
+        if arguments.thresholds or arguments.calibrate or arguments.accept_thresholds:
+            made.error("--rule lsld2023 has no thresholds")
     with command("pseudolabel"):
         return _pseudolabel(arguments)
 
@@ -84,15 +87,19 @@ def _pseudolabel(arguments: argparse.Namespace) -> int:
     from pipeline.pseudolabelling.labeller import Labeller
     from pipeline.pseudolabelling.teachers import TextSide, teachers
 
+    check_numbers(arguments, job_clips=1, max_failed=0)
     if arguments.store.resolve() in (arguments.out.resolve(), *arguments.out.resolve().parents):
-        raise ValueError(f"--out {arguments.out} is the feature store or in it; labels need a folder of their own")
+        raise UsageError(f"--out {arguments.out} is the feature store or in it; labels need a folder of their own")
+    named = dict(name.partition("=")[::2] for name in arguments.teacher)
+    if len(named) < len(arguments.teacher):
+        raise UsageError(f"--teacher {', '.join(arguments.teacher)}: give each feature once")
     use(arguments.device)
     manifest = Manifest.load(arguments.manifest).check()
     if not manifest.classes:
         raise ValueError(f"{arguments.manifest}: the dataset has no classes, so there is nothing to label")
     features = FeatureStore.open(arguments.store)
     prompts = read_prompts(arguments.prompts or MANIFESTS / manifest.dataset / "prompts.tsv", manifest.classes)
-    found = teachers(features, dict(name.partition("=")[::2] for name in arguments.teacher))
+    found = teachers(features, named)
     masks = arguments.mask or (["video-label"] if arguments.rule == "lsld2023" else ["video-label", "none"])
     if "video-label" in masks and not any(clip.labels for clip in manifest.clips):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import json
@@ -16,6 +17,8 @@ from typing import Any, TextIO
 
 DONE, BROKE, USAGE, TOO_MANY_FAILED = 0, 1, 2, 3
 
+#: Seeds that every generator takes.
+SEEDS = range(2**32)
 #: Packages whose version can change a number or a file; recorded in every receipt.
 PACKAGES = (
     "torch", "torchvision", "openvino", "numpy", "av", "opencv-python-headless", "soxr", "resampy", "librosa", "zarr",
@@ -24,6 +27,23 @@ PACKAGES = (
 
 class UsageError(ValueError):
     """Flags that cannot be meant so, whatever is on the disk; the command ends as it does for unknown ones."""
+
+
+def check_numbers(arguments: argparse.Namespace, **least: int) -> None:
+    """That no number on the command line is too small, and that a seed is one.
+
+    Args:
+        least: the smallest value of a flag, by name; a flag that was not given, None, is not looked at.
+    Raises:
+        UsageError: names all that are wrong.
+    """
+    given = {name: value for name in least if (value := getattr(arguments, name)) is not None}
+    wrong = {name: f"at least {least[name]}" for name, value in given.items() if value < least[name]}
+    if (seed := getattr(arguments, "seed", None)) is not None and seed not in SEEDS:
+        wrong["seed"] = f"0 to {SEEDS[-1]}"
+    if wrong:
+        told = (f"--{name.replace('_', '-')} {getattr(arguments, name)}: {why}" for name, why in wrong.items())
+        raise UsageError("; ".join(told))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.cluster import add_arguments, spread
 from pipeline.folder import save_npz
 from pipeline.moments import Moments, block_histogram, block_moments, block_projection, components
-from pipeline.run import DONE, Progress, UsageError, command, log, write_json
+from pipeline.run import DONE, Progress, check_numbers, command, log, write_json
 from pipeline.store import FeatureStore
 
 EXAMPLE = """\
@@ -53,9 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _statistics(arguments: argparse.Namespace) -> int:
-    for name, least in (("bins", 1), ("components", 0), ("points", 0)):
-        if getattr(arguments, name) < least:
-            raise UsageError(f"--{name} {getattr(arguments, name)}: at least {least}")
+    check_numbers(arguments, bins=1, components=0, points=0)
     store = FeatureStore.open(arguments.store)
     keys = [store.key(name) for name in arguments.key] if arguments.key else store.keys()
     summary: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.allocator import keep_freed_memory
 from pipeline.manifest import Manifest
-from pipeline.run import DONE, command, log, receipt, sha256_of, write_json, write_torch
+from pipeline.run import DONE, UsageError, check_numbers, command, log, receipt, sha256_of, write_json, write_torch
 
 EXAMPLE = """\
 OUT gets <encoder>.pt, a checkpoint in the published key format for `extract --weights <encoder>=PATH`, <encoder>.json
@@ -47,9 +47,12 @@ def _teach(arguments: argparse.Namespace) -> int:
     from pipeline.teaching import LESSONS
 
     keep_freed_memory()
+    check_numbers(arguments, steps=1)
     names = [name.strip() for name in arguments.encoders.split(",") if name.strip()]
+    if not names or len(set(names)) != len(names):
+        raise UsageError(f"--encoders {arguments.encoders!r}: give each name once")
     if strange := [name for name in names if name not in LESSONS]:
-        raise ValueError(f"--encoders {', '.join(strange)}: only {', '.join(LESSONS)} are small enough to be taught")
+        raise UsageError(f"--encoders {', '.join(strange)}: only {', '.join(LESSONS)} are small enough to be taught")
     if not arguments.media.is_dir():
         raise FileNotFoundError(f"--media {arguments.media}: no such folder")
     manifest = Manifest.load(arguments.manifest).check()

@@ -17,7 +17,7 @@ from pipeline.checkpoints import add_flags, take_up
 from pipeline.manifest import Manifest
 from pipeline.predictions import Predictions
 from pipeline.recipes import TrainingRecipe, config_file, read
-from pipeline.run import DONE, command, log, receipt, sha256_of, write_json
+from pipeline.run import DONE, UsageError, check_numbers, command, log, receipt, sha256_of, write_json
 from pipeline.schedules import misfit
 from pipeline.store import FeatureStore
 
@@ -29,6 +29,9 @@ example:
   python -m pipeline.train --manifest demo/manifest.parquet --store demo/features --model avel --setting supervised \\
       --seed 0 --out demo/train/avel-supervised-0
 """
+
+#: Every stream that some network reads.
+STREAMS = ("visual", "audio", "motion")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, help="default: the published one")
     made.add_argument("--out", required=True, type=Path, help="folder of this training")
     made.add_argument("--config", type=Path, help="YAML; default: the model's own in workflows/config/models")
-    for stream in ("visual", "audio", "motion"):
+    for stream in STREAMS:
         made.add_argument(f"--{stream}", metavar="FEATURE", help=f"key or encoder:recipe[=WEIGHTS] of {stream!r}")
     made.add_argument("--epochs", type=int, help="instead of the configuration's; its schedule stays as it is")
     made.add_argument("--batch", type=int, help="instead of the configuration's")
@@ -66,14 +69,39 @@ def main(argv: list[str] | None = None) -> int:
         return _train(arguments)
 
 
-def _recipe(arguments: argparse.Namespace, dataset: str) -> tuple[TrainingRecipe, dict[str, str]]:
-    """How to train, and the features that the file itself names: those that its published numbers are of."""
+def _usage(arguments: argparse.Namespace) -> type:
+    """The class of the network, once the flags are known to fit it.
+
+    Raises:
+        UsageError: they do not, whatever the files say.
+    """
     from pipeline.models import table
 
-    table.find(arguments.model, arguments.setting)  # an unknown name is told before files are looked for
+    check_numbers(arguments, epochs=1, batch=1, patience=1, loader_workers=0)
+    try:
+        cls = table.find(arguments.model, arguments.setting)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if cls.needs_labels and arguments.labels is None:
+        raise UsageError(
+            f"model {arguments.model} learns from pseudo-labels: give --labels; `python -m pipeline.pseudolabel` makes "
+            "them"
+        )
+    if arguments.background and (arguments.setting != "weak" or set(cls.streams) != {"visual", "audio"}):
+        raise UsageError("--background is for weak training of AVE models, which have one visual and one audio feature")
+    if arguments.background and arguments.stream:
+        raise UsageError("--background clips are held in memory; leave out --stream")
+    if strange := [stream for stream in STREAMS if getattr(arguments, stream) and stream not in cls.streams]:
+        flags = ", ".join(f"--{stream}" for stream in strange)
+        raise UsageError(f"model {arguments.model} does not read {flags}; its streams are {', '.join(cls.streams)}")
+    return cls
+
+
+def _recipe(arguments: argparse.Namespace, dataset: str) -> tuple[TrainingRecipe, dict[str, str]]:
+    """How to train, and the features that the file itself names: those that its published numbers are of."""
     path = arguments.config or config_file(arguments.model, dataset)
     log(f"settings from {path}")
-    features = {stream: value for stream in ("visual", "audio", "motion") if (value := getattr(arguments, stream))}
+    features = {stream: value for stream in STREAMS if (value := getattr(arguments, stream))}
     changes = {"epochs": arguments.epochs, "batch": arguments.batch, "patience": arguments.patience}
     recipe = read(path, arguments.setting, features=features, **changes)
     if recipe.model != arguments.model:
@@ -85,24 +113,25 @@ def _train(arguments: argparse.Namespace) -> int:
     import torch
 
     from pipeline.device import use
-    from pipeline.models import table
+    from pipeline.labels import LabelStore
     from pipeline.models.base import parameter_counts
     from pipeline.selection import select
-    from pipeline.targets import pseudo_targets, targets
+    from pipeline.targets import background_clips, pseudo_targets, targets
     from pipeline.training import Training
 
     keep_freed_memory()
+    cls = _usage(arguments)
+    device = use(arguments.device)
     manifest = Manifest.load(arguments.manifest).check()
     recipe, published_with = _recipe(arguments, manifest.dataset)
     seed = recipe.seed if arguments.seed is None else arguments.seed
     store = FeatureStore.open(arguments.store)
-    cls = table.find(recipe.model, recipe.setting)
     if missing := sorted(set(cls.streams) - set(recipe.features)):
         wanted = "; ".join(f"--{stream}: {cls.streams[stream]}" for stream in missing)
         raise ValueError(f"model {recipe.model} needs more features: {wanted}")
     features = {stream: recipe.features[stream] for stream in cls.streams}
     splits = tuple(split for split in ("train", "val", "test") if split != "test" or manifest.split("test"))
-    pseudo = _pseudo_labels(arguments, cls) if cls.needs_labels else None
+    pseudo = LabelStore.open(arguments.labels, mask=cls.label_mask) if cls.needs_labels else None
     labelled = splits if cls.label_inputs else ("train",)
     chosen = select(manifest, store, features, splits, pseudo, labelled)
     chosen.check_rows(tuple(cls.streams) if cls.per_segment is None else cls.per_segment)
@@ -112,10 +141,11 @@ def _train(arguments: argparse.Namespace) -> int:
     evaluation = {split: {name: a[chosen.rows[split]] for name, a in labels.items()} for split in splits[1:]}
     if pseudo is not None:
         labels |= pseudo_targets(manifest, pseudo, chosen)
-    extra = _background(arguments, recipe, chosen, len(manifest.classes))
+    extra = None
+    if arguments.background:
+        extra = background_clips(arguments.background, chosen.shapes, len(manifest.classes))
     facts = _facts(arguments, manifest, recipe, seed, store, chosen, cls, pseudo)
     facts["content"] = _content(arguments, manifest, store, chosen, pseudo, labelled)
-    device = use(arguments.device)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     network = _network(cls, recipe, manifest, chosen, pseudo).to(device)
@@ -167,17 +197,6 @@ def _network(cls: type, recipe: TrainingRecipe, manifest: Manifest, chosen: Any,
     return network
 
 
-def _pseudo_labels(arguments: argparse.Namespace, cls: type) -> Any:
-    if arguments.labels is None:
-        raise ValueError(
-            f"model {arguments.model} learns from pseudo-labels: give --labels; `python -m pipeline.pseudolabel` makes "
-            "them"
-        )
-    from pipeline.labels import LabelStore
-
-    return LabelStore.open(arguments.labels, mask=cls.label_mask)
-
-
 def _facts(
     arguments: argparse.Namespace, manifest: Manifest, recipe: TrainingRecipe, seed: int, store: FeatureStore,
     chosen: Any, cls: type, pseudo: Any,
@@ -223,16 +242,6 @@ def _content(
     if arguments.background:
         found["background"] = {name: sha256_of(arguments.background / name) for name in BACKGROUND_FILES.values()}
     return found
-
-
-def _background(arguments: argparse.Namespace, recipe: TrainingRecipe, chosen: Any, classes: int) -> Any:
-    if arguments.background is None:
-        return None
-    from pipeline.targets import background_clips
-
-    if recipe.setting != "weak" or set(chosen.shapes) != {"visual", "audio"}:
-        raise ValueError("--background is for weak training of AVE models, which have one visual and one audio feature")
-    return background_clips(arguments.background, chosen.shapes, classes)
 
 
 def _feeds(

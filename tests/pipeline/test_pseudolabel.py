@@ -188,7 +188,6 @@ def test_lsld_keeps_the_labels_of_the_best_caption(folder):
         (PROMPTS + PROMPTS.splitlines()[-1] + "\n", (), "class 'Car' has two prompts"),
         (PROMPTS.replace("\t0.5", "\t"), ("--accept-thresholds",), "visual: no threshold for 1 of 3 classes"),
         (None, ("--calibrate", "train"), "no clip of it has dense labels"),
-        (None, ("--accept-thresholds", "--teacher", "clip-tiny=none.pt"), "nor an existing file"),
     ],
 )
 def test_what_cannot_be_labelled_is_said(folder, capsys, change, flags, message):
@@ -200,13 +199,39 @@ def test_what_cannot_be_labelled_is_said(folder, capsys, change, flags, message)
     assert message in capsys.readouterr().err
 
 
+def test_a_teacher_without_its_weights_is_told(folder, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(folder, "--accept-thresholds", teachers=("clip-tiny=none.pt",))
+    assert stop.value.code == 1
+    assert "nor an existing file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--teacher", "clip-tiny=none.pt"), "give each feature once"),
+        (("--job-clips", "0"), "--job-clips 0: at least 1"),
+        (("--max-failed", "-1"), "--max-failed -1: at least 0"),
+        (("--write-thresholds", "t.json"), "needs --calibrate"),
+        (("--rule", "lsld2023", "--mask", "none"), "its mask is video-label"),
+        (("--rule", "lsld2023", "--calibrate", "val"), "lsld2023 has no thresholds"),
+        (("--rule", "lsld2023", "--accept-thresholds"), "lsld2023 has no thresholds"),
+    ],
+)
+def test_flags_that_cannot_be_meant_are_a_usage_error(tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, *flags)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("out", ["features", "features/labels", "labels/../features"])
 def test_labels_do_not_go_into_the_feature_store(folder, capsys, out):
     (folder / "labels").mkdir()
     before = sorted(folder.rglob("*"))
     with pytest.raises(SystemExit) as stop:
         run(folder, "--accept-thresholds", out=out)
-    assert stop.value.code == 1
+    assert stop.value.code == 2
     assert "labels need a folder of their own" in capsys.readouterr().err
     assert sorted(folder.rglob("*")) == before
 

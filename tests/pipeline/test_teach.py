@@ -54,7 +54,7 @@ def test_published_keys_and_back(name):
     assert clip_tiny.ARCHITECTURE.embedding == clap_tiny.EMBEDDING == build(recipe(name).spec).spec.shape[0]
 
 
-def test_teaching_makes_ordinary_checkpoints(tmp_path, small_clips, capsys):  # noqa: F811
+def test_teaching_makes_ordinary_checkpoints(tmp_path, small_clips):  # noqa: F811
     folder, manifest = small_clips
     manifest.save(tmp_path / "manifest.parquet")
     flags = ["--manifest", f"{tmp_path}/manifest.parquet", "--media", str(folder), "--steps", "3"]
@@ -70,9 +70,23 @@ def test_teaching_makes_ordinary_checkpoints(tmp_path, small_clips, capsys):  # 
         assert encoder.logit_scale == pytest.approx(record[name]["training"]["scale"], rel=1e-5)
     assert teach.main([*flags, "--encoders", "clip-tiny", "--out", f"{tmp_path}/b"]) == 0
     assert sha256_of(tmp_path / "a" / "clip-tiny.pt") == sha256_of(tmp_path / "b" / "clip-tiny.pt")
-    with pytest.raises(SystemExit):
-        teach.main([*flags, "--encoders", "vgg19", "--out", f"{tmp_path}/c"])
-    assert "only clip-tiny, clap-tiny are small enough" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--encoders", "vgg19"], "only clip-tiny, clap-tiny are small enough"),
+        (["--encoders", "clip-tiny,clip-tiny"], "give each name once"),
+        (["--encoders", ","], "give each name once"),
+        (["--steps", "0", "--seed", "-1"], "--steps 0: at least 1; --seed -1: 0 to 4294967295"),
+    ],
+)
+def test_wrong_flags_are_told_before_anything_is_read(tmp_path, capsys, flags, says):
+    with pytest.raises(SystemExit) as ended:
+        teach.main(["--manifest", "none.parquet", "--media", "none", "--out", f"{tmp_path}/out", *flags])
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_learned_shows(small_clips):  # noqa: F811

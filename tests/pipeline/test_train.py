@@ -345,19 +345,41 @@ def test_one_clip_per_split_is_enough(tmp_path):
     [
         (["--visual", "resnet50"], "pipeline.extract --encoders resnet50"),
         (["--visual", "vggish:ave2018", "--audio", "vgg19:ave2018"], "expected one vector per segment"),
-        (["--model", "avle"], "avel"),
-        (["--model", "cace-net", "--setting", "weak"], "trained supervised"),
         (["--model", "cmran"], "configures model 'avel'"),
         (["--device", "cuda:99"], "CUDA"),
-        (["--device", "mps"], "write cpu, cuda or cuda:N"),
     ],
 )
-def test_wrong_flags_are_told(place, capsys, flags, words):
+def test_what_does_not_fit_the_files_is_told(place, capsys, flags, words):
     if torch.cuda.is_available() and "--device" in flags:
         pytest.skip("needs a machine without CUDA")
     with pytest.raises(SystemExit) as ended:
         run(place, *flags)
-    assert ended.value.code == (2 if "write cpu" in words else 1)
+    assert ended.value.code == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model", "avle"], "avel"),
+        (["--model", "cace-net", "--setting", "weak"], "trained supervised"),
+        (["--model", "valor", "--setting", "weak"], "give --labels"),
+        (["--motion", "r2plus1d"], "does not read --motion; its streams are visual, audio"),
+        (["--device", "mps"], "write cpu, cuda or cuda:N"),
+        (["--epochs", "0", "--batch", "-2"], "--epochs 0: at least 1; --batch -2: at least 1"),
+        (["--patience", "0"], "--patience 0: at least 1"),
+        (["--loader-workers", "-1"], "--loader-workers -1: at least 0"),
+        (["--seed", "-1"], "--seed -1: 0 to 4294967295"),
+        (["--seed", "99999999999999999999"], "0 to 4294967295"),
+        (["--background", "d"], "for weak training"),
+        (["--model", "han", "--setting", "weak", "--background", "d"], "one visual and one audio feature"),
+        (["--setting", "weak", "--background", "d", "--stream"], "leave out --stream"),
+    ],
+)
+def test_wrong_flags_are_told_before_files_are_looked_for(tmp_path, capsys, flags, words):
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, *flags)
+    assert ended.value.code == 2
     assert words in capsys.readouterr().err
 
 
