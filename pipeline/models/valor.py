@@ -15,9 +15,12 @@ from pipeline.models.base import Model, Shapes, tokens
 from pipeline.models.han import STREAMS, VisualFusion, frame_width
 from pipeline.models.parsing import HybridStack, MILHead, map_pooling, probability_loss
 
+#: Vectors of a CLAP feature map: 2 frequency rows of 32 time steps, whatever the length of the clip.
+MAP_TOKENS = 64
+
 
 class AudioInput(nn.Module):
-    """Projection of one vector per segment, or of a CLAP feature map (2 n tokens) brought to segments."""
+    """Projection of one vector per segment, or of a CLAP feature map brought to segments."""
 
     def __init__(self, shape: tuple[int, ...], segments: int, width: int) -> None:
         super().__init__()
@@ -25,11 +28,12 @@ class AudioInput(nn.Module):
         self.project = nn.Linear(wide, width)
         if count == segments:
             self.pooling = None
-        elif count % 2 == 0:
+        elif count == MAP_TOKENS:
             self.register_buffer("pooling", map_pooling(count, segments), persistent=False)
         else:
             raise ValueError(
-                f"stream 'audio' has {count} vectors of a clip: neither one per segment nor a map of 2 x n"
+                f"stream 'audio' has {count} vectors of a clip: neither one for each of {segments} segments nor a CLAP "
+                f"map of {MAP_TOKENS}; give a feature of one of these kinds with --audio"
             )
 
     def forward(self, audio: Tensor) -> Tensor:

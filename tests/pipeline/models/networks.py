@@ -14,7 +14,7 @@ VALOR = {"audio": (1, 64, 768), "visual": (10, 768), "motion": (10, 512)}
 TINY_AVE = {"visual": (6, 2, 2, 8), "audio": (6, 6)}
 TINY_MAPS = {"visual": (6, 4, 16), "audio": (6, 3, 16)}
 TINY_LLP = {"audio": (6, 6), "visual": (12, 8), "motion": (6, 5)}
-TINY_VALOR = {"audio": (1, 8, 6), "visual": (6, 8), "motion": (6, 5)}
+TINY_VALOR = {"audio": (1, 64, 6), "visual": (6, 8), "motion": (6, 5)}
 _SMALL = {"width": 16, "visual_width": 16}
 # name -> shapes and options of a tiny network
 TINY = {
