@@ -334,6 +334,17 @@ def test_published_numbers_are_those_of_the_recipes_own_features(place):
         assert Predictions.load(place / out / "predictions.npz").facts["recipe"]["published"] == published
 
 
+def test_published_numbers_are_of_the_papers_dataset(place):
+    (place / "avel.yaml").write_text(
+        CONFIG.replace("{epochs: 4}\n  weak", "{epochs: 1, published: {accuracy: 72.7}}\n  weak")
+    )
+    made = Manifest.load(place / "manifest.parquet")
+    for dataset, published in (("ave", {"accuracy": 72.7}), ("own-clips", {})):
+        Manifest(dataset, made.clips, CLASSES).save(place / "manifest.parquet")
+        assert run(place, out=dataset) == 0
+        assert json.loads((place / dataset / "train.json").read_text())["published"] == published
+
+
 def test_one_clip_per_split_is_enough(tmp_path):
     data(tmp_path, sizes={"train": 1, "val": 1, "test": 1})
     (tmp_path / "avel.yaml").write_text(CONFIG + "drop_last: true\n")
