@@ -9,11 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.allocator import keep_freed_memory
 from pipeline.checkpoints import add_flags, take_up
-from pipeline.manifest import Clip, Manifest
+from pipeline.manifest import Manifest
 from pipeline.outcomes import MEANING
 from pipeline.run import DONE, check_numbers, command, log, receipt, sha256_of, write_json
 from pipeline.schedules import misfit
@@ -79,7 +77,9 @@ def _finetune(arguments: argparse.Namespace) -> int:
 
     from pipeline.content import media_digest, rows_digest
     from pipeline.finetuning import ranks
+    from pipeline.finetuning.pair import fresh
     from pipeline.finetuning.recipe import read
+    from pipeline.finetuning.sides import side
     from pipeline.finetuning.tuning import Tuning
 
     keep_freed_memory()
@@ -97,10 +97,11 @@ def _finetune(arguments: argparse.Namespace) -> int:
     torch.manual_seed(arguments.seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     encoder = _encoder(arguments, device)
-    train, excluded = _side(arguments, manifest, store, key, recipe.splits, encoder.spec, recipe, recipe.resample)
+    pictures = {"media": arguments.media, "spec": encoder.spec, "count": recipe.frames, "seed": arguments.seed}
+    train, excluded = side(manifest, store, key, recipe.splits, once=recipe.resample == "once", **pictures)
     validation = None
     if recipe.validation:
-        validation, more = _side(arguments, manifest, store, key, (recipe.validation,), encoder.spec, recipe, "once")
+        validation, more = side(manifest, store, key, (recipe.validation,), once=True, **pictures)
         excluded += more
     facts = _facts(arguments, manifest, store, key, encoder, recipe, train, validation, excluded)
     clips = [clip for side in (train, validation) if side for clip in side.frames.clips]
@@ -109,7 +110,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
         "media": media_digest(clips, arguments.media),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    pair = _pair(encoder, train, recipe, arguments).to(device)
+    pair = fresh(encoder, train.audio.shape[1], recipe, arguments.seed, arguments.precision).to(device)
     tuning = Tuning(
         pair,
         recipe,
@@ -152,71 +153,6 @@ def _encoder(arguments: argparse.Namespace, device: Any) -> Any:
             "clip-b32"
         )
     return encoder
-
-
-def _side(
-    arguments: argparse.Namespace, manifest: Manifest, store: FeatureStore, key: str, splits: tuple[str, ...],
-    spec: Any, recipe: Any, resample: str,
-) -> tuple[Any, Counter]:  # fmt: skip
-    """Clips of some splits with their mean audio vectors, and the reasons of those that have none."""
-    import torch
-
-    from pipeline.finetuning.frames import Frames
-    from pipeline.finetuning.tuning import Side, numbered
-
-    known = set(store.ids)
-    outcomes = store.outcomes(key)
-    clips: list[Clip] = []
-    vectors, excluded, spoiled = [], Counter(), []
-    for clip in (clip for split in splits for clip in manifest.split(split)):
-        outcome = outcomes[clip.id] if clip.id in known else "absent"
-        if outcome != "ok":
-            excluded[f"audio: {outcome}"] += 1
-            continue
-        rows = store.read(clip.id, key).astype(np.float32)
-        if not np.isfinite(rows).all():
-            spoiled.append(clip.id)
-            continue
-        clips.append(clip)
-        vectors.append(rows.reshape(-1, rows.shape[-1]).mean(axis=0))
-    if spoiled:
-        shown = ", ".join(spoiled[:10])
-        raise ValueError(
-            f"{store.path}: {key} holds NaN or infinity for {len(spoiled)} clip(s): {shown}. "
-            "`python -m pipeline.verify` lists damage; extract them again"
-        )
-    if len(clips) < 2:
-        have = ", ".join(f"{name or '(none)'} {count}" for name, count in manifest.splits().items())
-        why = ", ".join(f"{count} x {name}" for name, count in excluded.items()) or "no clips"
-        raise ValueError(
-            f"splits {', '.join(splits)}: {len(clips)} clip(s) with {key} ({why}). The manifest has: {have}"
-        )
-    frames = Frames(clips, arguments.media, spec, recipe.frames, arguments.seed, resample == "once")
-    audio = torch.from_numpy(np.stack(vectors))
-    return Side(frames, audio, numbered([clip.source_id for clip in clips])), excluded
-
-
-def _pair(encoder: Any, train: Any, recipe: Any, arguments: argparse.Namespace) -> Any:
-    """The two sides; the projections' first weights depend on the seed alone."""
-    import torch
-
-    from pipeline.finetuning.pair import Pair
-
-    side = _edge(encoder.spec)
-    blank = torch.zeros((1, 1, side, side, 3), dtype=torch.uint8, device=encoder.device)
-    probe = Pair(encoder, 1, 1, 1, recipe.tune, "frozen", "fp32").eval()
-    with torch.no_grad():
-        size = probe.pooled(blank).shape[1]
-    torch.manual_seed(arguments.seed)
-    return Pair(encoder, size, train.audio.shape[1], recipe.projection, recipe.tune, recipe.norms, arguments.precision)
-
-
-def _edge(spec: Any) -> int:
-    """Edge of the prepared pictures: the size that the last geometry step names."""
-    from extractors import frames
-
-    steps = frames.split(spec.preprocess)[0]
-    return int(str(steps[-1]).split("size=")[1].split()[0].split("x")[0])
 
 
 def _facts(

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from extractors import frames
 from extractors.frame_encoder import FrameEncoder
+from extractors.spec import FeatureSpec
 from pipeline.finetuning import ranks
+from pipeline.finetuning.recipe import FinetuneRecipe
 
 
 class Pair(nn.Module):
@@ -67,6 +70,27 @@ class Pair(nn.Module):
     def hear(self, rows: Tensor) -> Tensor:
         """(b, width) of length 1 from (b, D) audio vectors."""
         return functional.normalize(self.audio(rows), dim=-1)
+
+
+def fresh(encoder: FrameEncoder, audio_size: int, recipe: FinetuneRecipe, seed: int, precision: str) -> Pair:
+    """A pair whose projections have first weights that depend on the seed alone.
+
+    Args:
+        audio_size: numbers of an audio vector.
+    """
+    side = _edge(encoder.spec)
+    blank = torch.zeros((1, 1, side, side, 3), dtype=torch.uint8, device=encoder.device)
+    probe = Pair(encoder, 1, 1, 1, recipe.tune, "frozen", "fp32").eval()
+    with torch.no_grad():
+        size = probe.pooled(blank).shape[1]
+    torch.manual_seed(seed)
+    return Pair(encoder, size, audio_size, recipe.projection, recipe.tune, recipe.norms, precision)
+
+
+def _edge(spec: FeatureSpec) -> int:
+    """Edge of the prepared pictures: the size that the last geometry step names."""
+    steps = frames.split(spec.preprocess)[0]
+    return int(str(steps[-1]).split("size=")[1].split()[0].split("x")[0])
 
 
 @contextlib.contextmanager

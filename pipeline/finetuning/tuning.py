@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,32 +18,15 @@ from torch import Tensor
 
 from pipeline import checkpoints
 from pipeline.finetuning import ranks
-from pipeline.finetuning.frames import Frames, batches
+from pipeline.finetuning.frames import batches
 from pipeline.finetuning.losses import info_nce
 from pipeline.finetuning.pair import Pair, backward
 from pipeline.finetuning.recipe import FinetuneRecipe
+from pipeline.finetuning.sides import Side
 from pipeline.metrics.retrieval import recall_at
 from pipeline.optimizers import optimizer
 from pipeline.run import write_json, write_torch
 from pipeline.schedules import rate
-
-
-@dataclass(frozen=True)
-class Side:
-    """The clips of one or more splits that have audio features.
-
-    Args:
-        frames: where their pictures come from.
-        audio: (n, D) mean audio vector of each clip.
-        videos: (n,) number of the source video.
-    """
-
-    frames: Frames
-    audio: Tensor
-    videos: Tensor
-
-    def __len__(self) -> int:
-        return len(self.audio)
 
 
 @dataclass
@@ -273,9 +256,3 @@ class Tuning:
         """The best weights, where there is a validation split; else the last ones stay."""
         if self.validation is not None:
             self.pair.load_state_dict(torch.load(self.folder / "best.pt", map_location="cpu", weights_only=True))
-
-
-def numbered(names: Sequence[str]) -> Tensor:
-    """(n,) int64: equal names, equal numbers."""
-    table = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return torch.tensor([table[name] for name in names], dtype=torch.int64)
