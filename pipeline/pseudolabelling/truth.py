@@ -15,7 +15,8 @@ def true_rows(clip: Clip, classes: Sequence[str], modality: str, segments: np.nd
     """Which classes are heard or seen in each row of a clip.
 
     A class is true in a row if one of its events covers half of the row, or half of the event lies in the row (an
-    event may be shorter than a row).  Events on whole seconds and rows of a second give the published grids.
+    event may be shorter than a row).  Events on whole seconds and rows of a second give the published grids, and events
+    without length, of which LLP and AVE have some, mark nothing there either.
 
     Args:
         classes: vocabulary.
@@ -28,7 +29,7 @@ def true_rows(clip: Clip, classes: Sequence[str], modality: str, segments: np.nd
     index = {name: place for place, name in enumerate(classes)}
     true = np.zeros((len(segments), len(index)), dtype=bool)
     for event in clip.events:
-        if event.modality not in (modality, "both"):
+        if event.modality not in (modality, "both") or event.end_s <= event.start_s:
             continue
         shared_s = np.minimum(segments[:, 1], event.end_s) - np.maximum(segments[:, 0], event.start_s)
         needed_s = 0.5 * np.minimum(segments[:, 1] - segments[:, 0], event.end_s - event.start_s)

@@ -175,9 +175,12 @@ def test_truth_of_whole_seconds_is_the_published_grid():
         start, end = sorted(rng.choice(11, 2, replace=False).tolist())
         events.append(Event("abc"[rng.integers(3)], ("audio", "visual", "both")[rng.integers(3)], start, end))
     clip = Clip("c", "c", None, 10.0, "test", (), tuple(events))
+    empty = [Event("a", "both", float(second), float(second)) for second in (0, 5, 10)]
+    nothing = Clip("n", "n", None, 10.0, "test", (), tuple(empty))
     seconds = np.stack([np.arange(10.0), np.arange(1.0, 11.0)], axis=1)
     for modality, grid in zip(("audio", "visual"), llp.dense_grids([clip], "abc"), strict=True):
         np.testing.assert_array_equal(truth.true_rows(clip, "abc", modality, seconds).T, grid[0] > 0)
+        assert not truth.true_rows(nothing, "abc", modality, seconds).any(), "two rows touch an event without length"
 
 
 def test_lsld_prompts_have_a_prefix_for_sound_only():
