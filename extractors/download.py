@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from extractors.weights import Weights, WeightsError, cache_folder, verify
+from extractors.weights import CACHE_VARIABLE, Weights, WeightsError, cache_folder, verify
 
 _BLOCK_BYTES = 1 << 20
 _TIMEOUT_S = 60
@@ -30,12 +30,18 @@ def fetch(record: Weights, folder: Path | None = None) -> tuple[Path, str]:
     if found := _kept(path, record):
         return found
     by_hand = (
-        f"Place the file by hand as {path} (from {record.page}), "
+        f"Place the file by hand as {path} (from {record.page}; {_how_to_tell(record)}), "
         f"or pass --weights PATH, or --weights random:0 to try the pipeline without real weights."
     )
     if record.url is None:
         raise WeightsError(f"{record.name}: the publisher has no direct download address. {by_hand}")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(
+            f"{record.name}: no folder to download to ({error}). Set {CACHE_VARIABLE} to one that can be written. "
+            + by_hand
+        ) from error
     partial = folder / (record.file + ".partial")
     with _alone(folder / (record.file + ".lock")):
         if found := _kept(path, record):  # another process has fetched it meanwhile
@@ -43,7 +49,9 @@ def fetch(record: Weights, folder: Path | None = None) -> tuple[Path, str]:
         try:
             _download(record.url, partial)
         except (urllib.error.URLError, OSError) as error:
-            raise WeightsError(f"{record.name}: could not download {record.url} ({error}). {by_hand}") from error
+            refused = f"{_fault(path, record)} " if path.exists() else ""
+            message = f"{refused}{record.name}: could not download {record.url} ({error}). {by_hand}"
+            raise WeightsError(message) from error
         try:
             digest = verify(partial, record)
         except WeightsError:
@@ -51,6 +59,23 @@ def fetch(record: Weights, folder: Path | None = None) -> tuple[Path, str]:
             raise
         os.replace(partial, path)
     return path, digest
+
+
+def _how_to_tell(record: Weights) -> str:
+    """What is published of the file's size and digest, for a person who looks for it."""
+    size = "" if record.size_bytes is None else f"{record.size_bytes} bytes, "
+    if record.sha256 is None:
+        return f"{size}no SHA-256 is published"
+    return f"{size}SHA-256 {'' if len(record.sha256) == 64 else 'beginning with '}{record.sha256}"
+
+
+def _fault(path: Path, record: Weights) -> str:
+    """Why a file in the cache is refused; empty if it is not."""
+    try:
+        verify(path, record)
+    except WeightsError as error:
+        return str(error)
+    return ""
 
 
 def _kept(path: Path, record: Weights) -> tuple[Path, str] | None:

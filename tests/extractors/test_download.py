@@ -71,3 +71,29 @@ def test_a_damaged_file_that_nobody_offers_is_named(tmp_path):
     (tmp_path / "net.pth").write_bytes(b"other")
     with pytest.raises(WeightsError, match=r"net\.pth: 5 bytes, net has 16384"):
         fetch(Weights("net", "net.pth", None, "the page", len(CONTENT)), tmp_path)
+
+
+def test_offline_the_file_its_place_address_and_digest_are_named(tmp_path):
+    offline = Weights("net", "net.pth", "http://127.0.0.1:1/net.pth", "the page", 5, "ab12cd34" * 8)
+    with pytest.raises(WeightsError) as error:
+        fetch(offline, tmp_path)
+    digest = "SHA-256 " + "ab12cd34" * 8
+    for part in (f"{tmp_path}/net.pth", "http://127.0.0.1:1/net.pth", "the page", "5 bytes", digest):
+        assert part in str(error.value)
+    with pytest.raises(WeightsError, match="SHA-256 beginning with ab12cd34"):
+        fetch(Weights("net", "net.pth", None, "the page", None, "ab12cd34"), tmp_path)
+    with pytest.raises(WeightsError, match="no SHA-256 is published"):
+        fetch(Weights("net", "net.pth", None, "the page"), tmp_path)
+
+
+def test_offline_a_file_that_was_placed_and_is_another_one_is_said_to_be(tmp_path):
+    (tmp_path / "net.pth").write_bytes(b"other")
+    offline = Weights("net", "net.pth", "http://127.0.0.1:1/net.pth", "the page", len(CONTENT))
+    with pytest.raises(WeightsError, match=r"net\.pth: 5 bytes, net has 16384.*could not download"):
+        fetch(offline, tmp_path)
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named_with_the_way_out(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"no folder to download to .*file/weights.*Set CLAVE_WEIGHTS"):
+        fetch(Weights("net", "net.pth", "http://127.0.0.1:1/net.pth", "the page"), tmp_path / "file" / "weights")
