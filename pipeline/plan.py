@@ -17,6 +17,8 @@ from pipeline.bill import FILES_PER_BLOCK, THROUGHPUT, Bill, bill, rates, togeth
 from pipeline.run import DONE, UsageError, command, log, write_json
 
 #: Rules that compute for long, and whose cost nothing here tells.
+#: `ave-h5` is double precision, and the mean over a map's 49 places is a file of its own.
+_EXPORT_FACTORS = {"ave-h5": 2.05}
 _NEVER_MEASURED = ("teach", "pseudolabel", "finetune", "train", "effect")
 
 EXAMPLE = """\
@@ -94,6 +96,13 @@ def _at_least(parts: list[float | None]) -> str:
     return f"at least {hours(sum(known))} ({lacking} of {len(parts)} unknown)" if lacking else hours(sum(known))
 
 
+def _at_most(layout: str, feature_bytes: int | None) -> str:
+    """Largest size of an export of these features; `dgsct` is made of pictures and sound instead."""
+    if feature_bytes is None or layout == "dgsct":
+        return "unknown"
+    return f"at most {size(feature_bytes * _EXPORT_FACTORS.get(layout, 1))}"
+
+
 def _print(entry: Bill, config: dict[str, Any]) -> None:
     each = "" if entry.clip_s is None else f" of {entry.clip_s:.3g} s on average"
     print(f"{entry.dataset}: {entry.clips:,} clips{each}")
@@ -131,7 +140,8 @@ def _print(entry: Bill, config: dict[str, Any]) -> None:
         )
     print(f"  disk     features {size(entry.feature_bytes)}; clips {size(entry.media_bytes)}", end="")
     if entry.exports:
-        print(f"; exports {', '.join(entry.exports)}: each at most {size(entry.feature_bytes)}", end="")
+        limits = [f"{layout} {_at_most(layout, entry.feature_bytes)}" for layout in entry.exports]
+        print(f"; exports {', '.join(limits)}", end="")
     if entry.jobs.get("release"):
         print(f"; release {size(entry.feature_bytes)}", end="")
     print("\n")

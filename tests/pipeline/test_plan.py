@@ -76,6 +76,14 @@ def test_the_bytes_are_those_that_a_store_takes(tmp_path, config, monkeypatch):
     assert found.features[0].bytes - windows == pytest.approx(taken, rel=0.01)
 
 
+def test_exports_in_double_precision_take_twice_the_bytes_and_pictures_are_no_features(config, throughput, capsys):
+    settings = {"encoders": ["vgg19:ave2018", "vggish:ave2018"], "export": ["ave-h5", "webdataset", "dgsct"]}
+    assert plan.main(["--config", config(datasets={"ave": settings}), "--throughput", str(throughput)]) == 0
+    shown = capsys.readouterr().out
+    assert pytest.approx(8.53, abs=0.01) == 4143 * 10 * (7 * 7 * 512 + 512 + 128) * 8 / 1e9
+    assert "exports ave-h5 at most 8.57 GB, webdataset at most 4.18 GB, dgsct unknown\n" in shown
+
+
 def test_a_sum_without_a_part_that_was_never_measured_says_so(config, throughput, capsys):
     path = config(datasets={"ave": {"encoders": ["vggish:ave2018", "vgg19:ave2018"]}})
     assert plan.main(["--config", path, "--throughput", str(throughput)]) == 0
