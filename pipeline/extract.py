@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import multiprocessing
 import os
@@ -130,9 +131,20 @@ def _device_part(arguments: argparse.Namespace) -> None:
 
 
 def _names(arguments: argparse.Namespace) -> list[str]:
+    from extractors.recipes import recipe
+
     names = [name.strip() for name in arguments.encoders.split(",") if name.strip()]
     if not names or len(set(names)) != len(names):
         raise UsageError(f"--encoders {arguments.encoders!r}: give each name once")
+    problems = []
+    for name in names:
+        try:
+            with contextlib.suppress(ImportError):  # said with all that cannot be loaded
+                recipe(name)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("\n  ".join(["--encoders:", *problems]))
     return names
 
 
@@ -300,8 +312,11 @@ def _extract(arguments: argparse.Namespace) -> int:
         write_json(arguments.receipt, _receipt(arguments, store, manifest, rows, keys, counts))
     for key, tally in counts.items():
         print(f"{key}: " + ", ".join(f"{tally[name]} {name}" for name in sorted(tally, key=lambda n: (n != "ok", n))))
-    for outcome in sorted({name for tally in counts.values() for name in tally} - {"ok"}):
+    lacking = sorted({name for tally in counts.values() for name in tally} - {"ok"})
+    for outcome in lacking:
         log(f"  {outcome}: {MEANING[outcome]}")
+    if again := [name for name in lacking if name not in redo]:
+        log(f"  these are not tried again, unless --redo {','.join(again)} is given")
     if arguments.max_failed is not None and failed > arguments.max_failed:
         log(f"extract: {failed} clips lack rows, --max-failed allows {arguments.max_failed}")
         return TOO_MANY_FAILED

@@ -160,7 +160,19 @@ def test_more_failures_than_allowed_is_exit_3(odd, capsys):
     assert main(flags(odd, "store", "--max-failed", "5")) == 0
 
 
-def test_redo_takes_up_clips_that_arrived_later(tmp_path):
+def test_names_that_no_encoder_has_are_a_usage_error_all_at_once(tmp_path, capsys):
+    (tmp_path / "media").mkdir()
+    save(tmp_path, [Clip("a", "a", duration_s=2.0)])
+    with pytest.raises(SystemExit) as caught:
+        main(flags(tmp_path, "store", "--encoders", "vgish,vggish,clip-b23"))
+    assert caught.value.code == 2
+    shown = capsys.readouterr().err
+    assert "'vgish'" in shown
+    assert "'clip-b23'" in shown
+    assert not (tmp_path / "store").exists()
+
+
+def test_redo_takes_up_clips_that_arrived_later(tmp_path, capsys):
     media = tmp_path / "media"
     media.mkdir()
     make.numbered(media / "a.mp4")
@@ -171,7 +183,9 @@ def test_redo_takes_up_clips_that_arrived_later(tmp_path):
     make.numbered(media / "b.mp4")
     assert main(flags(tmp_path)) == 0
     assert FeatureStore.open(tmp_path / "store").outcomes(key)["b"] == "absent"
+    assert "not tried again, unless --redo absent is given" in capsys.readouterr().err
     assert main(flags(tmp_path, "store", "--redo", "absent")) == 0
+    assert "--redo" not in capsys.readouterr().err
     store = FeatureStore.open(tmp_path / "store")
     assert store.outcomes(key) == {"a": "ok", "b": "ok"}
     np.testing.assert_array_equal(store.read("a", key), before)
