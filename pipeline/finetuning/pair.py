@@ -138,9 +138,12 @@ def backward(
         loss = loss_of(pair.see(pictures), pair.hear(audio), videos)
         (weight * loss).backward()
         return float(loss.detach())
+    made, random = [], []
     with torch.no_grad(), norms_keep_still(pair.network):
-        seen = torch.cat([pair.see(some) for some, _ in parts])
-        heard = torch.cat([pair.hear(some) for _, some in parts])
+        for some, rows in parts:
+            random.append(_random_state(pictures.device))
+            made.append((pair.see(some), pair.hear(rows)))
+    seen, heard = (torch.cat(vectors) for vectors in zip(*made, strict=True))
     every_seen, own = ranks.gather(seen)
     every_heard, _ = ranks.gather(heard)
     every_video, _ = ranks.gather(videos)
@@ -148,7 +151,18 @@ def backward(
     loss = loss_of(*leaves, every_video)
     loss.backward()
     cached = [leaf.grad[own].split(chunk) for leaf in leaves]
-    for (some, rows), seen_grad, heard_grad in zip(parts, *cached, strict=True):
+    for (some, rows), state, seen_grad, heard_grad in zip(parts, random, *cached, strict=True):
+        _set_random_state(pictures.device, state)  # what is dropped must be what was dropped
         surrogate = (pair.see(some) * seen_grad).sum() + (pair.hear(rows) * heard_grad).sum()
         (weight * surrogate).backward()
     return float(loss.detach())
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

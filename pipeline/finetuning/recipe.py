@@ -64,6 +64,8 @@ class FinetuneRecipe:
             for name, allowed in choices.items()
             if getattr(self, name) not in allowed
         ]
+        if self.validation in self.splits:
+            problems.append(f"split {self.validation} both trains and validates, so the best epoch would be the last")
         if self.batch < 2:
             problems.append(f"batch {self.batch}: InfoNCE needs at least two clips, the others are the negatives")
         for name in ("epochs", "chunk", "accumulate", "frames", "projection"):

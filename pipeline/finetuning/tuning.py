@@ -129,7 +129,7 @@ class Tuning:
                     self.train.videos[places].to(self.device),
                     self._loss,
                     recipe.chunk,
-                    1.0 / recipe.accumulate,
+                    1.0 / min(recipe.accumulate, len(groups) - number // recipe.accumulate * recipe.accumulate),
                 )
                 if not math.isfinite(loss):
                     raise self._diverged(f"the loss is {loss} in epoch {epoch + 1}, batch {number + 1}")

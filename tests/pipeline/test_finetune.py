@@ -149,6 +149,35 @@ def test_cached_gradients_are_those_of_the_whole_batch():
     assert max(gradient.abs().max() for gradient in found[5][1].values()) > 1e-3
 
 
+def test_cached_gradients_are_of_the_pass_that_made_the_vectors():
+    """Networks that drop paths in training drop the same ones when a chunk goes through them again."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (5, 2, 64, 64, 3), generator=generator, dtype=torch.uint8)
+    audio, videos, found = torch.randn(5, 5, generator=generator), torch.arange(5), []
+    for cached in (False, True):
+        pair = small_pair()
+        pair.visual = torch.nn.Sequential(torch.nn.Dropout(0.5), pair.visual)
+        torch.manual_seed(3)
+        if cached:
+            loss = pairs.backward(pair, pictures, audio, videos, lambda v, a, w: info_nce(v, a, 0.2, "symmetric", w), 2)
+        else:
+            seen = torch.cat([pair.see(some) for some in pictures.split(2)])
+            whole = info_nce(seen, pair.hear(audio), 0.2, "symmetric", videos)
+            whole.backward()
+            loss = float(whole.detach())
+        found.append((loss, [p.grad for p in pair.parameters() if p.grad is not None], torch.rand(1)))
+    (loss, gradients, drawn), (again, same, drawn_again) = found
+    assert again == pytest.approx(loss, rel=1e-5)
+    assert drawn_again == drawn
+    for one, other in zip(gradients, same, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-5)
+
+
+def test_a_split_does_not_train_and_validate():
+    with pytest.raises(ValueError, match="split val both trains and validates"):
+        FinetuneRecipe(splits=("train", "val"), validation="val")
+
+
 @pytest.fixture
 def folder(tmp_path, small_clips):  # noqa: F811
     """Manifest, recipe and a store of audio features in which clip 3 has none."""
@@ -224,6 +253,16 @@ def test_other_sounds_and_other_media_are_other_data(folder, small_clips, capsys
     with pytest.raises(SystemExit):
         finetune.main(flags(folder, own, "out", "--epochs", "1"))
     assert "other data" in capsys.readouterr().err
+
+
+def test_the_last_batches_of_an_epoch_are_averaged_over_as_many_as_there_are(folder, small_clips):  # noqa: F811
+    media, _ = small_clips
+    found = []
+    for accumulate in (1, 3):  # an epoch is one batch
+        (folder / "recipe.yaml").write_text(f"{CONFIG}accumulate: {accumulate}\n")
+        assert finetune.main(flags(folder, media, str(accumulate), "--epochs", "1")) == 0
+        found.append(torch.load(folder / str(accumulate) / "checkpoint.pt", weights_only=True)["pair"])
+    assert all(torch.equal(found[1][name], values) for name, values in found[0].items())
 
 
 def test_training_lowers_the_loss(folder, small_clips):  # noqa: F811
