@@ -5,31 +5,38 @@ import pytest
 import torch
 
 from pipeline import train
+from pipeline.training import Training
 from tests.pipeline.training_factory import CONFIG, curves, data, place, run  # noqa: F401 - a fixture
 
 
 @pytest.mark.parametrize("setting", ["supervised", "weak"])
-def test_an_interrupted_training_ends_the_same(place, setting, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("step", ["_checkpoint", "_select", "_autocast"])
+def test_an_interrupted_training_ends_the_same(place, setting, step, monkeypatch):  # noqa: F811
+    """Killed after the checkpoint of an epoch, before it but after the best weights, or between two batches."""
     assert run(place, "--setting", setting, out="whole") == 0
+    real, calls = getattr(Training, step), []
 
-    from pipeline.training import Training
-
-    checkpoint = Training._checkpoint
-
-    def die(self):
-        checkpoint(self)
-        if self.progress.epoch == 2:
+    def die(self, *given):
+        result = real(self, *given)
+        calls.append(self.progress.iteration)
+        if self.progress.epoch >= 1 and (step != "_autocast" or self.progress.iteration % 3 == 2):
             raise KeyboardInterrupt
+        return result
 
-    monkeypatch.setattr(Training, "_checkpoint", die)
+    monkeypatch.setattr(Training, step, die)
     with pytest.raises(SystemExit):
         run(place, "--setting", setting, out="cut")
     assert not (place / "cut/train.json").exists()
+    assert calls[-1] == {"_checkpoint": 3, "_select": 6, "_autocast": 5}[step]
     monkeypatch.undo()
     torch.manual_seed(999)  # the state before a resume must not matter
     assert run(place, "--setting", setting, out="cut") == 0
     assert curves(place, "cut") == curves(place, "whole")
     assert (place / "cut/train.json").read_text() == (place / "whole/train.json").read_text()
+    for name in ("best-validation.pt", "best-test.pt"):
+        assert (place / "cut" / name).read_bytes() == (place / "whole" / name).read_bytes()
+    ends = [torch.load(place / out / "checkpoint.pt", weights_only=True)["network"] for out in ("cut", "whole")]
+    assert all(torch.equal(values, ends[1][name]) for name, values in ends[0].items())
 
 
 def test_other_settings_do_not_resume(place, capsys):  # noqa: F811
