@@ -55,6 +55,7 @@ def _score(arguments: argparse.Namespace) -> int:
         _check(path, run, manifest, first)
         if run.facts.get("content") != first.get("content"):
             log(f"{path}: trained on features or labels that were made anew, not on those of the first file")
+    _seeds_once(arguments.predictions, runs)
     _same_clips(arguments.predictions, runs)
     scored = [score_run(run, manifest, arguments.gate_is or run.facts["gate_is"]) for run in runs]
     result = receipt(
@@ -96,6 +97,15 @@ def _check(path: Path, run: Predictions, manifest: Manifest, first: dict[str, An
     if own != other:
         names = ", ".join(name for name in own if own[name] != other.get(name))
         raise ValueError(f"{path}: trained with other settings than the first file: {names}")
+
+
+def _seeds_once(paths: list[Path], runs: list[Predictions]) -> None:
+    """A training counted twice makes the spread over seeds too small."""
+    by_seed: dict[int, list[str]] = {}
+    for path, run in zip(paths, runs, strict=True):
+        by_seed.setdefault(run.facts["seed"], []).append(str(path))
+    if twice := [f"seed {seed}: {', '.join(files)}" for seed, files in by_seed.items() if len(files) > 1]:
+        raise ValueError("\n  ".join(["each seed counts once in a mean; give one file of each:", *twice]))
 
 
 def _same_clips(paths: list[Path], runs: list[Predictions]) -> None:

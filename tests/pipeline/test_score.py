@@ -61,6 +61,21 @@ def test_seeds_are_summarised(tmp_path):
     assert summary == {"mean": pytest.approx(50.0), "spread": pytest.approx(60 / 2**0.5), "runs": 2}
 
 
+def test_a_seed_counts_once(tmp_path, capsys):
+    made = manifest(tmp_path)
+    files = [
+        predictions(tmp_path, made, name=f"{name}.npz", seed=seed) for name, seed in (("p", 0), ("q", 1), ("r", 0))
+    ]
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, *files)
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert "each seed counts once" in told
+    assert "seed 0: " in told
+    assert "seed 1" not in told
+    assert not (tmp_path / "s.json").exists()
+
+
 def test_seeds_that_were_scored_on_different_clips_have_no_mean(tmp_path, capsys):
     made = manifest(tmp_path)
     with pytest.raises(SystemExit):
