@@ -149,6 +149,8 @@ class Training:
                 line[split] = measure(
                     self.network.task, self.predict(split), self.truth[split], self.network.gate_is
                 )  # fmt: skip
+            if watched := self.network.watched():
+                line["watched"] = watched
             self.progress.history.append(line)
             self._select(line)
             self.progress.epoch += 1

@@ -70,6 +70,10 @@ class Model(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} has no predictions")
 
+    def watched(self) -> dict[str, float]:
+        """Single numbers that training moves and a person should see, for the curves."""
+        return {}
+
 
 def sequence(shape: tuple[int, ...], name: str) -> int:
     """Width D of a stream that must be (T, D).

@@ -165,6 +165,10 @@ class LINK(VALOR):
             seen = self.mean_visual(seen, meaning(visual_pseudo, self.text_visual))
         return self.head(heard, seen) | {"likeness": likeness}
 
+    def watched(self) -> dict[str, float]:
+        """`mu`: where it is 1, the weight of the similarity loss is 1 everywhere."""
+        return {"mu": float(self.mu.detach())} if self.s_loss else {}
+
     def losses(self, outputs: dict[str, Tensor], batch: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """Equation 12, with the pseudo-labels of the loss: those of the input and the video label."""
         allowed = batch["video_labels"][:, None, :]

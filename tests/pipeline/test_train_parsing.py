@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import score, train
 from pipeline.labels import Labelling, LabelStore, Scoring, create
@@ -105,6 +106,17 @@ def test_learns_and_is_scored(place, model):
     if model != "han":  # pseudo-labels say what is heard and what is seen
         assert test["segment"]["Type"] > result["references"]["test"]["weak label everywhere"]["segment"]["Type"]
         assert set(result["labels"]) == {"audio", "visual"}
+
+
+def test_the_trained_weight_of_the_similarity_loss_is_in_the_curves(place):
+    """Training pulls it to 1, where it does nothing; a person should see how far."""
+    for model, out in (("link", "mu"), ("han", "none")):
+        assert run(place, model, "--epochs", "2", "--out", str(place / out)) == 0
+    lines = json.loads((place / "mu" / "curves.json").read_text())
+    kept = torch.load(place / "mu" / "checkpoint.pt", weights_only=True)["network"]["mu"]
+    assert lines[-1]["watched"] == {"mu": float(kept)}
+    assert 1 < lines[1]["watched"]["mu"] < lines[0]["watched"]["mu"] < 2
+    assert "watched" not in json.loads((place / "none" / "curves.json").read_text())[0]
 
 
 def test_labels_made_anew_are_other_data(place, capsys):
