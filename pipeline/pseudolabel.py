@@ -154,6 +154,8 @@ def _thresholds(
     if arguments.thresholds:
         return thresholds.load(arguments.thresholds, scoring)
     if arguments.calibrate:
+        if arguments.calibrate == "test":
+            log(f"{scoring.modality}: thresholds are calibrated on the test split, so scores on it test nothing")
         found = labeller.calibrated(scoring, arguments.calibrate)
         if never := [name for name, entry in found.items() if not entry["positives"]]:
             log(f"{scoring.modality}: split {arguments.calibrate} never shows {', '.join(never)}: thresholds guessed")

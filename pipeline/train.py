@@ -89,6 +89,7 @@ def _train(arguments: argparse.Namespace) -> int:
     take_up(training.resume, training.forget, arguments.restart, arguments.stale)
     (arguments.out / "train.json").unlink(missing_ok=True)
     _announce(recipe, chosen, seed, parameter_counts(network)["total"])
+    _tell_shared_videos(manifest, chosen)
     progress = training.run(lambda line: _report(line, recipe.epochs))
     predictions = _predictions(training, manifest, chosen, splits[1:], facts)
     predictions.save(arguments.out / "predictions.npz")
@@ -154,6 +155,15 @@ def _announce(recipe: TrainingRecipe, chosen: Any, seed: int, parameters: int) -
         log(f"  {split}: {counts['used']} of {counts['clips']} clips")
         for reason, count in sorted(counts["excluded"].items()):
             log(f"    {count} without: {reason}")
+
+
+def _tell_shared_videos(manifest: Manifest, chosen: Any) -> None:
+    """AVE's published split shows some videos in several splits; they stay, as in every published number."""
+    videos = {split: [manifest.clips[row].source_id for row in rows] for split, rows in chosen.rows.items()}
+    trained = set(videos["train"])
+    for split in [name for name in videos if name != "train"]:
+        if shared := sum(video in trained for video in videos[split]):
+            log(f"  {split}: {shared} clip{'s are of videos' if shared > 1 else ' is of a video'} that train shows too")
 
 
 def _report(line: dict[str, Any], epochs: int) -> None:

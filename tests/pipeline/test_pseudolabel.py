@@ -1,5 +1,6 @@
 """The stage end to end on small stores: labels recomputed from the stored arrays by other code, and what goes wrong."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -35,8 +36,6 @@ def manifest(count=6):
 @pytest.fixture
 def folder(tmp_path):
     """A manifest, prompts, and seeded features of two teachers; clip 4 has no sound."""
-    import dataclasses
-
     made = manifest()
     made.save(tmp_path / "manifest.parquet")
     (tmp_path / "prompts.tsv").write_text(PROMPTS)
@@ -199,6 +198,15 @@ def test_what_cannot_be_labelled_is_said(folder, capsys, change, flags, message)
     assert message in capsys.readouterr().err
 
 
+def test_thresholds_of_the_test_split_are_told(folder, capsys):
+    made = manifest()
+    for split, told in (("val", False), ("test", True)):
+        clips = tuple(dataclasses.replace(clip, split=split if clip.split == "val" else "train") for clip in made.clips)
+        Manifest("demo", clips, CLASSES).save(folder / "manifest.parquet")
+        assert run(folder, "--calibrate", split, teachers=("clip-tiny",), out=split) == 0
+        assert ("so scores on it test nothing" in capsys.readouterr().err) == told
+
+
 def test_a_teacher_without_its_weights_is_told(folder, capsys):
     with pytest.raises(SystemExit) as stop:
         run(folder, "--accept-thresholds", teachers=("clip-tiny=none.pt",))
@@ -250,8 +258,6 @@ def test_thresholds_of_another_teacher_are_refused(folder, capsys):
 
 def test_two_features_of_one_name_are_told_apart_by_the_teachers_weights(folder, capsys):
     """Fine-tuning puts a second feature beside the teacher's."""
-    import dataclasses
-
     tuned = dataclasses.replace(recipe("clip-tiny").spec, weights="random:4")
     store = FeatureStore.create(folder / "features", manifest(), [tuned])
     writer = store.writer(tuned.key, 0)

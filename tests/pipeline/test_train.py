@@ -1,5 +1,6 @@
 """Training, from a store to predictions: learning, selection, and what is said on the way."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from pipeline import memory, training
+from pipeline.manifest import Manifest
 from pipeline.predictions import Predictions
-from tests.pipeline.training_factory import CONFIG, curves, data, place, run  # noqa: F401 - a fixture
+from tests.pipeline.training_factory import CLASSES, CONFIG, curves, data, place, run  # noqa: F401 - a fixture
 
 
 def test_learns_what_the_features_show(place):  # noqa: F811
@@ -75,6 +77,19 @@ def test_stops_early(place):  # noqa: F811
     receipt = json.loads((place / "out/train.json").read_text())
     assert receipt["stopped_early"]
     assert (receipt["best"]["best-validation"]["epoch"], receipt["epochs"]) == (0, 4)
+
+
+def test_videos_that_several_splits_show_are_told(place, capsys):  # noqa: F811
+    made = Manifest.load(place / "manifest.parquet")
+    assert run(place, "--epochs", "1", out="apart") == 0
+    assert "train shows too" not in capsys.readouterr().err
+    shared = {"test-001": "train-004", "test-002": "train-005", "val-000": "train-000"}
+    clips = tuple(dataclasses.replace(clip, source_id=shared.get(clip.id, clip.id)) for clip in made.clips)
+    Manifest("ave", clips, CLASSES).save(place / "manifest.parquet")
+    assert run(place, "--epochs", "1", out="shared") == 0
+    told = capsys.readouterr().err
+    assert "test: 2 clips are of videos that train shows too" in told
+    assert "val: 1 clip is of a video that train shows too" in told
 
 
 def test_clips_without_features_are_counted(tmp_path, capsys):
