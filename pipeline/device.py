@@ -10,7 +10,8 @@ from pipeline.run import UsageError
 def use(name: str) -> torch.device:
     """The device that a `--device` flag names, made the one that this process works on.
 
-    A process that is given the second GPU and does not say so to PyTorch holds memory of the first one too.
+    A process that is given the second GPU and does not say so to PyTorch holds memory of the first one too.  And fp32
+    is fp32: cuDNN's convolutions and recurrences would take TF32, 10 bits of mantissa, without being asked.
 
     Args:
         name: `cpu`, `cuda` or `cuda:N`.
@@ -33,4 +34,5 @@ def use(name: str) -> torch.device:
                 "--device cpu works everywhere"
             )
         torch.cuda.set_device(device.index or 0)
+        torch.backends.cudnn.allow_tf32 = False
     return device

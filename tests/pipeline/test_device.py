@@ -31,9 +31,11 @@ def test_the_second_gpu_is_used_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert use("cuda:1") == torch.device("cuda:1")
     assert use("cuda") == torch.device("cuda")
     assert used == [1, 0]
+    assert not torch.backends.cudnn.allow_tf32
     with pytest.raises(ValueError, match="cuda:0 to cuda:1"):
         use("cuda:2")
 

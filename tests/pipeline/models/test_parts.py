@@ -67,6 +67,16 @@ def test_ave_targets():
     assert ave_targets.event_class(labels).tolist() == [1, 0, 0]
 
 
+def test_a_video_without_an_event_teaches_no_category():
+    labels = torch.zeros(2, 3, 4)
+    labels[0, 1, 2] = 1
+    labels[..., 3] = 1 - labels[..., :3].amax(dim=2)
+    logits = torch.tensor([[0.1, 0.2, 0.9], [5.0, 0.0, 0.0]])
+    alone = torch.nn.functional.cross_entropy(logits[:1], torch.tensor([2]))
+    torch.testing.assert_close(ave_targets.category_loss(logits, labels), alone)
+    assert ave_targets.category_loss(logits[1:], labels[1:]) == 0
+
+
 def test_soft_margin_and_squashed_gate():
     value = ave_targets.soft_margin(torch.tensor([[0.7, 0.2, 0.1]]), torch.tensor([[1.0, 0, 0]]))
     assert value.item() == pytest.approx(0.648574, abs=1e-6)
