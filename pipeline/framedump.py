@@ -7,6 +7,7 @@ the same frames and code them differently (up to 24 of 255 on ffmpeg 9).
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.access import check_words
+from pipeline.access import AccessError, check_words
 from pipeline.mediafile import MediaError
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,12 @@ def dump(path: Path, folder: Path, start_s: float = 0.0, duration_s: float | Non
         raise MediaError("timeout", f"{path.name}: ffmpeg wrote no full frame dump in {_TIMEOUT_S} s") from error
     paths = sorted(folder.glob("*.jpg"))
     if done.returncode or not paths:
-        check_words(done.stderr, path)
+        try:
+            check_words(done.stderr, path)
+        except AccessError as error:
+            if error.errno == errno.ENOSPC:  # that is where it writes
+                error.filename = str(folder)
+            raise
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         ended = f"ends with {done.returncode} after {len(paths)} pictures" if done.returncode else "dumps no frame"
         outcome = "crashed" if done.returncode < 0 else "decode-error"

@@ -5,6 +5,7 @@ This is what a worker process does.  It yields parts, so that a long clip never 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -121,7 +122,9 @@ def failures(task: Task, keys: Iterable[str], error: Exception) -> list[Failure]
     """
     name = f"clip {task.clip.id}"
     if is_access_error(error):
-        words = f"{name} cannot be read: {os.strerror(error.errno)}; mend that and run the same command again"
+        full = error.errno == errno.ENOSPC  # reading a clip fills no other folder
+        mend = "free the folder of temporary files, or name another in TMPDIR," if full else "mend that"
+        words = f"{name} cannot be read: {os.strerror(error.errno)}; {mend} and run the same command again"
         raise AccessError(error.errno, words, error.filename) from error
     if isinstance(error, MediaError):
         outcome, message = error.outcome, str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -49,16 +50,28 @@ def joined(pieces: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def spooled(pieces: Iterable[np.ndarray]) -> np.ndarray:
-    """The same in a file that has no name and vanishes with the array, so that it does not count as memory."""
+    """The same in a file that has no name and vanishes with the array, so that it does not count as memory.
+
+    Raises:
+        OSError: it cannot be written; the error names the folder of temporary files.
+    """
     channels = 1
-    with tempfile.TemporaryFile(prefix="clave-audio-") as file:
+    with tempfile.TemporaryFile(prefix="clave-audio-", buffering=0) as file:
         for piece in pieces:
             channels = len(piece)
-            file.write(np.ascontiguousarray(piece.T, dtype=np.float32))
-        file.flush()
+            _write(file, memoryview(np.ascontiguousarray(piece.T, dtype=np.float32)).cast("B"))
         if file.tell() == 0:
             return np.zeros((1, 0), dtype=np.float32)
         return np.memmap(file, np.float32, mode="r").reshape(-1, channels).T
+
+
+def _write(file: BinaryIO, data: memoryview) -> None:
+    """All of the data, into a file without a buffer, so that nothing is left to write when it is closed."""
+    while data:
+        try:
+            data = data[file.write(data) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
 
 
 def _forget(wave: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """The `-r 8` dump: the official JPEGs where the right ffmpeg is, its picture count everywhere, names that bite."""
 
+import errno
 import logging
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline import framedump
+from pipeline.access import AccessError
 from pipeline.media import Media
 from pipeline.mediafile import MediaError
 from tests.media_factory import not_media, numbered, read_number
@@ -104,6 +106,18 @@ def test_a_dump_that_ffmpeg_does_not_finish_is_a_counted_reason(
     with pytest.raises(MediaError, match=rf"video.mp4: ffmpeg 5.1 {words}.*\(the last words\)") as caught:
         framedump.dump(video, folder)
     assert caught.value.outcome == outcome
+
+
+def test_a_full_folder_of_frames_is_named_and_not_the_video(tmp_path, folder, video, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    script = """[ "$1" = -version ] && echo "ffmpeg version 5.1" && exit
+    echo "av_interleaved_write_frame(): No space left on device" >&2; exit 1"""
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(framedump, "executable", lambda: str(program))
+    with pytest.raises(AccessError) as caught:
+        framedump.dump(video, folder)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(folder))
 
 
 def test_the_media_view_reads_the_dump(video):

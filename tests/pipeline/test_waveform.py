@@ -1,10 +1,13 @@
 """Samples at another rate."""
 
+import errno
+import tempfile
+
 import av
 import numpy as np
 import pytest
 
-from pipeline.waveform import resample, swresample
+from pipeline.waveform import resample, spooled, swresample
 from tests import media_factory as make
 
 
@@ -19,6 +22,16 @@ def test_resampling_equals_librosa(method):
 def test_unknown_resampler_is_refused():
     with pytest.raises(ValueError, match="soxr_hq"):
         resample(np.zeros(10, np.float32), 8000, 16000, "nearest")
+
+
+def test_a_full_temporary_folder_is_named(monkeypatch):
+    def on_a_full_disk(**_):
+        return open("/dev/full", "wb", buffering=0)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", on_a_full_disk)
+    with pytest.raises(OSError, match="No space left") as caught:
+        spooled(iter([np.zeros((2, 1000), np.float32)]))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, tempfile.gettempdir())
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6, 8, 16])

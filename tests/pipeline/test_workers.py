@@ -163,6 +163,13 @@ def test_a_clip_that_this_machine_cannot_read_ends_the_run(folder, vggish_spec, 
     assert (caught.value.errno, caught.value.filename) == (number, str(folder / "b.mp4"))
 
 
+def test_a_full_temporary_folder_is_told_as_such():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
+    with pytest.raises(AccessError, match="free the folder of temporary files, or name another in TMPDIR") as caught:
+        preparation.failures(tasks("a")[0], ("k",), full)
+    assert caught.value.filename == "/somewhere"
+
+
 def test_a_machine_without_free_file_handles_ends_the_run(folder, vggish_spec):
     import resource
 
