@@ -117,14 +117,17 @@ class Extraction:
         )
         left = {task.row: set(task.keys) for task in tasks}
         failed: set[int] = set()
+        with_reason = 0
         progress = Progress(len(tasks), "clips")
         started_s = time.perf_counter()
 
         def settle(key: str, row: int) -> None:
+            nonlocal with_reason
             left[row].discard(key)
             if not left[row]:
                 del left[row]
-                progress.add(note=_speeds(batched.values(), time.perf_counter() - started_s, len(failed)))
+                with_reason += row in failed
+                progress.add(note=_speeds(batched.values(), time.perf_counter() - started_s, with_reason))
 
         def put(key: str, done: Iterable[Rows]) -> None:
             for rows in done:

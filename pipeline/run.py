@@ -104,8 +104,9 @@ def receipt(stage: str, arguments: dict[str, Any], **results: Any) -> dict[str, 
 
 
 def log(message: str, stream: TextIO | None = None) -> None:
-    """A line for people, on stderr."""
-    print(message, file=stream or sys.stderr, flush=True)
+    """A line for people, on stderr; in a terminal it takes the place of a progress line."""
+    stream = stream or sys.stderr
+    print(f"\x1b[K{message}" if stream.isatty() else message, file=stream, flush=True)
 
 
 class Progress:
@@ -142,9 +143,18 @@ class Progress:
         )
         line += f"  {self.note}" if self.note else ""
         if self.terminal:
-            print(f"\r\x1b[K{line}", end="\n" if end else "", file=self.stream, flush=True)
+            # A line that wraps could not be drawn again in its place.  What is printed next begins at the left.
+            shown = line if end else line[: self._columns() - 1]
+            print(f"\x1b[K{shown}", end="\n" if end else "\r", file=self.stream, flush=True)
         else:
             print(line, file=self.stream, flush=True)
+
+    def _columns(self) -> int:
+        """Width of the terminal; some do not tell theirs."""
+        try:
+            return os.get_terminal_size(self.stream.fileno()).columns or 80
+        except OSError:
+            return 80
 
     def close(self) -> None:
         self._show(end=True)

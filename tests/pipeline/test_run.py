@@ -1,14 +1,19 @@
 """What every command writes."""
 
+import contextlib
+import fcntl
 import os
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline.run import write_torch
+from pipeline.run import Progress, log, write_torch
 
 #: Prints the product of two matrices on one to four threads, each once.
 _PRODUCTS = """
@@ -50,3 +55,24 @@ def test_the_bytes_of_weights_do_not_depend_on_file_or_process(tmp_path, monkeyp
     read = torch.load(tmp_path / "1.pt", weights_only=True)
     assert all(torch.equal(read[name], weights[name]) for name in weights)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_progress_in_a_terminal_stays_on_one_line_and_messages_take_its_place():
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 40, 0, 0))
+    with os.fdopen(theirs, "w") as terminal:
+        progress = Progress(9, "clips", stream=terminal)
+        progress.last_s -= 1
+        progress.add(note="vggish 3.15/s, clip-tiny 107/s, waiting for clips 19%")
+        log("something happened", terminal)
+        progress.close()
+    shown = ""
+    with contextlib.suppress(OSError):  # the end, on Linux
+        while piece := os.read(ours, 10_000):
+            shown += piece.decode()
+    os.close(ours)
+    drawn, message, end = re.split("[\r\n]+", shown.strip())
+    assert drawn.startswith("\x1b[K1/9 clips")
+    assert len(drawn) == len("\x1b[K") + 39
+    assert message == "\x1b[Ksomething happened"
+    assert end.endswith("waiting for clips 19%")
