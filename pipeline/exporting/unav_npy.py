@@ -29,6 +29,8 @@ ROLES = (
     Role("one_peace_video_finetune", ("one-peace-video:published",), (-1, 0)),
     Role("one_peace_audio", ("one-peace-audio:published",), (-1, 0)),
 )
+#: What each peer opens for every video.
+PEERS = {"UnAV": ("rgb", "flow", "vggish"), "CCNet": ("one_peace_video_finetune", "one_peace_audio")}
 FEATURES = "data/unav_100/av_features"
 ANNOTATIONS = "data/unav_100/annotations/unav100_annotations.json"
 _SUBSETS = {"val": "validation"}
@@ -55,11 +57,25 @@ def write(request: Request) -> Export:
     path = request.folder / ANNOTATIONS
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(annotations(request.manifest, found.rows)), encoding="utf-8")
+    export.notes += _lacking(keys)
     if cut:
         export.notes.append(f"rgb and flow of {cut} clips differed by one row and were cut to the shorter")
     if request.missing == "keep" and found.missing:
         export.notes.append("clips without features are rows of zeros over the length of the clip")
     return export
+
+
+def _lacking(keys: dict[str, str]) -> list[str]:
+    """What a peer that finds some of its files will look for in vain."""
+    notes = []
+    for peer, roles in PEERS.items():
+        lacking = [f"<id>_{role}.npy" for role in roles if role not in keys]
+        if lacking and len(lacking) < len(roles):
+            notes.append(
+                f"{peer} also opens {' and '.join(lacking)}, and the store has no such feature: take published files "
+                "in with `python -m pipeline.adopt --format unav-npy`, or name a feature with --feature ROLE=NAME"
+            )
+    return notes
 
 
 def annotations(manifest: Manifest, rows: list[int]) -> dict[str, Any]:

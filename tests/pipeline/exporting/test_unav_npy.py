@@ -59,6 +59,16 @@ def test_unav_npy_writes_the_flat_folder_and_the_json(tmp_path):
     assert not zeros.any()
 
 
+def test_files_that_a_peer_will_look_for_in_vain_are_named(tmp_path, capsys):
+    made = unav_manifest()
+    made.save(tmp_path / "M.parquet")
+    factory.store(tmp_path / "S", made, [factory.spec("vggish", (8,), recipe="unav2023", count=None)])
+    assert export(tmp_path, "unav-npy") == 0
+    shown = capsys.readouterr().err
+    assert "UnAV also opens <id>_rgb.npy and <id>_flow.npy, and the store has no such feature" in shown
+    assert "CCNet" not in shown
+
+
 def test_the_unav_json_equals_the_published_one(tmp_path):
     if not (DATA / "unav100" / "unav100_annotations.json").exists():
         pytest.skip("the public UnAV-100 annotation file is not beside the project")
