@@ -53,6 +53,11 @@ class Section:
     context: Any
 
 
+def _has(run: Run, name: str) -> bool:
+    """Clips may lie in another folder than the run's."""
+    return (run.media if name == "media" else run.path / name).exists()
+
+
 def sections(run: Run, count: int) -> list[Section]:
     """What there is to show, in reading order.  A new section is a line here, a reader and a template."""
 
@@ -104,7 +109,7 @@ def render(run: Run, count: int = 6) -> str:
         keys=run.keys,
         random_keys=run.random_keys,
         sections=made,
-        absent=[(name, what, command) for name, what, command in PARTS if not (run.path / name).exists()],
+        absent=[(name, what, command) for name, what, command in PARTS if not _has(run, name)],
         notes=run.notes,
         geometry=(clip_figure.LEFT, clip_figure.RIGHT, clip_figure.WIDTH_IN),
         group_meaning=coverage.GROUP_MEANING,

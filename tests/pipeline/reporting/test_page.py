@@ -30,3 +30,13 @@ def test_random_weights_are_announced_and_only_then(page: str, tmp_path: Path) -
     FeatureStore.create(tmp_path / "features", manifest, [spec()])
     report.main(["--run", str(tmp_path), "--out", str(tmp_path / "r.html")])
     assert 'class="warning"' not in (tmp_path / "r.html").read_text()
+
+
+def test_media_given_from_elsewhere_are_not_said_to_be_absent(tmp_path: Path) -> None:
+    for name in ("run", "clips"):
+        (tmp_path / name).mkdir()
+    run, out = str(tmp_path / "run"), tmp_path / "r.html"
+    report.main(["--run", run, "--out", str(out)])
+    assert "<code>media</code>" in out.read_text()
+    report.main(["--run", run, "--out", str(out), "--media", str(tmp_path / "clips")])
+    assert "<code>media</code>" not in out.read_text()
