@@ -77,7 +77,7 @@ def make_plan(clips: Iterable[Clip], dataset: str, source: Source, ledger: Ledge
 
 def _problem(clip: Clip, place: Place | None, source: Source) -> str:
     if place is None:
-        return f"{source.name}: nothing by the id {clip.id} or {clip.source_id}"
+        return f"{source.name}: nothing by the id {' or '.join(dict.fromkeys((clip.id, clip.source_id)))}"
     if source.remote and place.holds == VIDEO and clip.start_s is None:
         return "where the clip lies in its video is not known; give a list of offsets with --offsets"
     return ""
