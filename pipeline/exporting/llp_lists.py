@@ -28,7 +28,7 @@ def write_lists(request: Request, data: Path, rows: list[int], export: Export) -
     """The six csv files: the published ones if given and nothing was dropped, else from the manifest."""
     data.mkdir(parents=True, exist_ok=True)
     if request.annotations:
-        names = [*CLIP_LISTS.values(), *EVENT_LISTS.values(), FULL_LIST]
+        names = [*CLIP_LISTS.values(), *EVENT_LISTS.values()]
         if lacking := [name for name in names if not (request.annotations / name).is_file()]:
             raise FileNotFoundError(f"--annotations {request.annotations} lacks {', '.join(lacking)}")
         dropped = set(export.dropped)
@@ -39,6 +39,9 @@ def write_lists(request: Request, data: Path, rows: list[int], export: Export) -
                 (data / name).write_bytes(b"".join(kept))
             else:
                 shutil.copyfile(request.annotations / name, data / name)
+        parts = [(data / name).read_bytes().splitlines(keepends=True) for name in CLIP_LISTS.values()]
+        # As published: the three lists behind each other.
+        (data / FULL_LIST).write_bytes(b"".join([parts[0][0], *(line for part in parts for line in part[1:])]))
         return
     clips = [request.manifest.clips[row] for row in rows]
     ordered = [clip for split in CLIP_LISTS for clip in clips if clip.split == split]

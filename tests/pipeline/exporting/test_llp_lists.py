@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.datasets import llp
 from pipeline.datasets.description import load as describe
-from pipeline.exporting.llp_lists import write_lists
+from pipeline.exporting.llp_lists import CLIP_LISTS, EVENT_LISTS, FULL_LIST, write_lists
 from pipeline.exporting.request import Export, Request
 from tests.real_data import FOLDER as DATA
 
@@ -30,3 +30,15 @@ def test_llp_lists_written_from_the_manifest_equal_the_published_ones(tmp_path):
     write_lists(Request(made, None, tmp_path, annotations=DATA / "llp"), tmp_path / "data", everything, Export())
     for path in (tmp_path / "data").iterdir():
         assert path.read_bytes() == (DATA / "llp" / path.name).read_bytes()
+
+
+def test_the_full_list_need_not_be_at_hand(tmp_path):
+    (tmp_path / "given").mkdir()
+    for split, name in CLIP_LISTS.items():
+        (tmp_path / "given" / name).write_text(f"filename\tevent_labels\n{split}\tDog\n")
+    for name in EVENT_LISTS.values():
+        (tmp_path / "given" / name).write_text("filename\tonset\toffset\tevent_labels\n")
+    request = Request(None, None, tmp_path, annotations=tmp_path / "given")
+    write_lists(request, tmp_path / "data", [], Export())
+    full = (tmp_path / "data" / FULL_LIST).read_text()
+    assert full == "filename\tevent_labels\ntrain\tDog\nval\tDog\ntest\tDog\n"
