@@ -190,6 +190,10 @@ def _notes(keys: dict[str, str], dtype: str, request: Request) -> list[str]:
         notes.append(f"{dtype} features: HAN, VALOR and the others do not cast and fail; use float32")
     if lacking := [role.name for role in ROLES if role.name not in keys]:
         notes.append(f"not in the store, so not written: {', '.join(lacking)}")
+    for role in ROLES:
+        name = request.store.spec(keys[role.name]).name if role.name in keys else role.recipes[0]
+        if name not in role.recipes and not name.endswith(":published"):
+            notes.append(f"{role.name} is {name}, while the published files come from {' or '.join(role.recipes)}")
     if not request.labels:
         notes.append("no --labels: VALOR, MM-CSE and LSLD also need pseudo-labels")
     notes.append("the loaders index table rows by position, which needs pandas below 3")

@@ -101,6 +101,17 @@ def test_adopted_features_take_the_roles_of_their_encoders(tmp_path):
     np.testing.assert_array_equal(values, factory.rows_of(clap, 1, 1)[0])
 
 
+def test_a_role_that_another_recipe_plays_is_pointed_out(parsed, capsys):
+    assert export(parsed, "llp-npy") == 0
+    assert "come from" not in capsys.readouterr().err
+    clap = factory.spec("clap", (512,), recipe="valor2023")
+    factory.fill(factory.FeatureStore.create(parsed / "S", llp_manifest(), [clap]), llp_manifest(), clap.key)
+    assert export(parsed, "llp-npy", out="other") == 0
+    assert "clap_audioset is clap:valor2023, while the published files come from clap:lsld2023" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_path_that_misleads_valor_is_pointed_out(parsed, capsys):
     assert export(parsed, "llp-npy", out="my_CLIP_runs") == 0
     assert "VALOR and MM-CSE take 768-wide inputs" in capsys.readouterr().err
