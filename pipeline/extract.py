@@ -316,7 +316,7 @@ def _extract(arguments: argparse.Namespace) -> int:
     for outcome in lacking:
         log(f"  {outcome}: {MEANING[outcome]}")
     if again := [name for name in lacking if name not in redo]:
-        log(f"  these are not tried again, unless --redo {','.join(again)} is given")
+        log(f"  these are tried anew only with --redo {','.join(again)}")
     if arguments.max_failed is not None and failed > arguments.max_failed:
         log(f"extract: {failed} clips lack rows, --max-failed allows {arguments.max_failed}")
         return TOO_MANY_FAILED

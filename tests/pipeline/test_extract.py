@@ -183,7 +183,7 @@ def test_redo_takes_up_clips_that_arrived_later(tmp_path, capsys):
     make.numbered(media / "b.mp4")
     assert main(flags(tmp_path)) == 0
     assert FeatureStore.open(tmp_path / "store").outcomes(key)["b"] == "absent"
-    assert "not tried again, unless --redo absent is given" in capsys.readouterr().err
+    assert "tried anew only with --redo absent" in capsys.readouterr().err
     assert main(flags(tmp_path, "store", "--redo", "absent")) == 0
     assert "--redo" not in capsys.readouterr().err
     store = FeatureStore.open(tmp_path / "store")
@@ -360,7 +360,7 @@ def test_describe_is_of_the_flags_beside_it(odd, capsys):
 @pytest.mark.parametrize(
     ("more", "says", "code"),
     [
-        (["--encoders", "vgish"], "vggish", 1),
+        (["--encoders", "vgish"], "vggish", 2),
         (["--weights", "somewhere.pth"], "vggish: --weights 'somewhere.pth'", 1),
         (["--media", "nowhere"], "no such folder", 1),
         (["--devices", "cpu,cpu", "--weights", "somewhere.pth"], "vggish: --weights 'somewhere.pth'", 1),
