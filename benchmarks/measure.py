@@ -264,12 +264,16 @@ def environment() -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
+    """Name, generation (virtual machines hide it in the name) and the widest arithmetic of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    name = told.get("model name", "unknown")
+    if "cpu family" in told:
+        name += f", family {told['cpu family']} model {told.get('model', '?')}"
+    flags = told.get("flags", "").split()
     widest = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags), "")
     return f"{name} ({widest})" if widest else name
 

@@ -6,17 +6,18 @@ command over a few clips would spend on nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 
 def count(call: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
     """What `call` returns, and the operations of its matrix products and convolutions (two for a multiply-add)."""
-    counter = _Counter()
+    from torch.utils.flop_counter import flop_registry  # a tenth of a second, for triton
+
+    counter = _Counter(flop_registry)
     with counter:
         result = call()
     return result, counter.total
@@ -25,9 +26,9 @@ def count(call: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
 class _Counter(TorchDispatchMode):
     """Adds up PyTorch's own formulas over the operators that a call comes down to."""
 
-    def __init__(self) -> None:
+    def __init__(self, formulas: Mapping[Any, Callable[..., int]]) -> None:
         super().__init__()
-        self.total = 0
+        self.formulas, self.total = formulas, 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -36,7 +37,7 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        formula = flop_registry.get(func._overloadpacket)
+        formula = self.formulas.get(func._overloadpacket)
         if formula is None:
             with self:
                 result = func.decompose(*args, **kwargs)

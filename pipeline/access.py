@@ -17,7 +17,11 @@ _MACHINE = frozenset(
         errno.EMFILE,
         errno.ENFILE,
         errno.ENOSPC,
+        errno.EDQUOT,
         errno.ENOMEM,
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
     }
 )
 # FFmpeg gives these also for data that end too early or make no sense.

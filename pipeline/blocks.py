@@ -85,6 +85,13 @@ class Scratch:
         self._close()
 
 
+def remove_left(path: Path) -> None:
+    """Remove a `Scratch` folder whose process was killed, though after it had put the block in its place."""
+    if path.is_dir():
+        with contextlib.suppress(StoreError):  # somebody is at work there
+            Scratch(path).release()
+
+
 def in_use(path: Path) -> bool:
     """Whether a living process holds a folder, as `Scratch` and `held` do."""
     try:

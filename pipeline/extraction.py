@@ -11,6 +11,7 @@ from typing import Any
 
 from extractors.base import Encoder
 from extractors.spec import FeatureSpec
+from pipeline.blocks import remove_left, scratch_path
 from pipeline.encoding import BatchedEncoder, Rows
 from pipeline.manifest import Clip
 from pipeline.planning import code_digest
@@ -78,6 +79,7 @@ class Extraction:
             self.earlier[key, block] = {row for row, name in self._outcomes(key, span) if name == "ok"}
             return set(span)
         if self.store.is_done(key, block) and not redo & record["outcomes"].keys():
+            remove_left(scratch_path(self.store.path, key, block))
             return set()
         return {row for row, name in self._outcomes(key, span) if name == "pending" or name in redo}
 

@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from importlib import metadata
@@ -167,12 +169,40 @@ def _clock(seconds: float) -> str:
 
 
 def _mendable() -> tuple[type[Exception], ...]:
-    """Errors whose message is enough.  Looked up when one is caught: importing the weights' module imports torch."""
+    """Errors whose message is enough.  Imported when one is caught: not every command needs their modules."""
+    from extractors.weights import WeightsError
     from pipeline.manifest import ManifestError
 
-    loaded = sys.modules.get("extractors.weights")
-    weights = (loaded.WeightsError,) if loaded else ()
-    return (ManifestError, *weights, ValueError, FileNotFoundError, PermissionError, ImportError)
+    return (ManifestError, WeightsError, ValueError, FileNotFoundError, PermissionError, ImportError)
+
+
+def _told(error: Exception) -> str:
+    """The system's own errors without their number."""
+    named = isinstance(error, OSError) and error.filename is not None and error.strerror
+    return f"{error.filename}: {error.strerror}" if named else str(error)
+
+
+class _Stopped(KeyboardInterrupt):
+    """SIGTERM: what Slurm sends at the end of a job's time, and Snakemake to jobs that it gives up."""
+
+
+def _stop(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+    raise _Stopped
+
+
+@contextlib.contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does, so that temporary folders and other processes go with it."""
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def same_sums_on_any_number_of_threads() -> None:
@@ -189,13 +219,15 @@ def command(name: str) -> Iterator[None]:
     """Turn the errors a user can mend into one message and exit code 1 or 2; anything else keeps its traceback."""
     same_sums_on_any_number_of_threads()
     try:
-        yield
+        with _stopped_in_order():
+            yield
     except _mendable() as error:
-        log(f"{name}: {error}")
+        log(f"{name}: {_told(error)}")
         raise SystemExit(USAGE if isinstance(error, UsageError) else BROKE) from error
     except OSError as error:
         log(f"{name}: {error.strerror or error} ({error.filename or 'no file named'}). What was committed is intact.")
         raise SystemExit(BROKE) from error
-    except KeyboardInterrupt:
-        log(f"{name}: interrupted. What was committed is intact; the same command continues.")
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as error:
+        how, code = ("stopped from outside", 143) if isinstance(error, _Stopped) else ("interrupted", 130)
+        log(f"{name}: {how}. What was committed is intact; the same command continues.")
+        raise SystemExit(code) from None

@@ -167,6 +167,24 @@ def damaged(path: Path, numbers: Iterable[int], *, video: bool = False, **more: 
     return path
 
 
+def second_sound(path: Path, *, duration_s: float, second_s: float) -> Path:
+    """A file with two sound tracks, of which the second has another length."""
+    import av
+
+    first = numbered(path.with_name(f"first-{path.stem}.mp4"), duration_s=duration_s)
+    second = no_video(path.with_name(f"second-{path.stem}.mp4"), duration_s=second_s)
+    with av.open(str(path), "w") as write, av.open(str(first)) as one, av.open(str(second)) as other:
+        sources = [*one.streams, *other.streams]
+        streams = [write.add_stream_from_template(stream) for stream in sources]
+        for source, stream in zip(sources, streams, strict=True):
+            source.container.seek(0)
+            for packet in source.container.demux(source):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    write.mux(packet)
+    return path
+
+
 def unknown_coding(path: Path, *, video: bool = True, **more: object) -> Path:
     """An mp4 whose header says that its pictures, or its sound, are coded in a way that nobody knows."""
     data = bytearray(numbered(path, **more).read_bytes())

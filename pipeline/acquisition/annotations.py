@@ -72,7 +72,7 @@ def _one(file: AnnotationFile, folder: Path, origin: str | None, client: Client)
         partial.replace(target)
         return Result(file.name, "fetched", f"{version}, {words}")
     except Refusal as refusal:
-        return _missing(file, str(refusal))
+        return _missing(file, f"{refusal}; by hand: {url}, to be put at {target}")
     except OSError as error:
         disk.check_error(error, partial)
         return _missing(file, f"{origin}: {error.strerror or error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,30 +89,28 @@ def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -
     from pipeline.access import check_access
     from pipeline.duration import promised_s
 
-    end_s = None if duration_s is None else start_s + duration_s
     with _open(path) as container:
-        video = next(
-            (
-                stream
-                for stream in container.streams.video
-                if not stream.disposition & av.stream.Disposition.attached_pic
-            ),
-            None,
-        )
-        audio = container.streams.audio[0] if container.streams.audio else None
+        cover = av.stream.Disposition.attached_pic
+        video = _decodable(stream for stream in container.streams.video if not stream.disposition & cover)
+        audio = _decodable(container.streams.audio)
         streams = [stream for stream in (video, audio) if stream is not None]
         if not streams:
-            raise BadMedia("not-media", f"{path.name}: neither a video nor an audio stream")
+            raise BadMedia("not-media", f"{path.name}: neither a video nor an audio stream that can be decoded")
         origin_s = (container.start_time or 0) / av.time_base
         header_s = promised_s(container, path)
         if start_s > 1.0:
             container.seek(int((origin_s + start_s - 1.0) * av.time_base), backward=True)
-        pictures, sounds, errors = _Pictures(), None, []
+        pictures, sounds, errors, others_end_s = _Pictures(), None, [], 0.0
         done = set()
         for stream in streams:
             stream.thread_type = "NONE"
         try:
-            for packet in container.demux(streams):
+            for packet in container.demux():
+                if packet.stream not in streams:
+                    if packet.pts is not None:
+                        end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                        others_end_s = max(others_end_s, end_s - origin_s - start_s)
+                    continue
                 if packet.stream.index in done:
                     if len(done) == len(streams):
                         break
@@ -126,7 +125,7 @@ def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -
                     if frame.time is None:
                         continue
                     time_s = frame.time - origin_s - start_s
-                    if end_s is not None and time_s >= duration_s:
+                    if duration_s is not None and time_s >= duration_s:
                         done.add(packet.stream.index)
                     elif packet.stream is video:
                         if time_s > -1 / 120:
@@ -138,8 +137,9 @@ def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -
             check_access(error, path)
             errors.append(error.strerror)
         facts = _facts(video, audio, pictures, sounds)
-    wanted_s = header_s - start_s if end_s is None else min(header_s - start_s, duration_s)
-    if wanted_s - facts.duration_s > _TRUNCATED_S:
+    wanted_s = header_s - start_s if duration_s is None else min(header_s - start_s, duration_s)
+    # A header's length is that of the longest stream, be it subtitles or a second sound track.
+    if wanted_s - max(facts.duration_s, others_end_s) > _TRUNCATED_S:
         raise BadMedia(
             "truncated", f"{path.name}: decodes to {facts.duration_s:.2f} s, its header says {wanted_s:.2f} s"
         )
@@ -233,6 +233,11 @@ class _Sounds:
         if self._waiting:
             self.meter.add(np.concatenate(self._waiting, axis=1))
             self._waiting.clear()
+
+
+def _decodable(streams: Iterable[Any]) -> Any:
+    """The first stream that this FFmpeg has a decoder for; None without one."""
+    return next((stream for stream in streams if stream.codec_context is not None), None)
 
 
 def _facts(video: Any, audio: Any, pictures: _Pictures, sounds: _Sounds | None) -> Facts:

@@ -1,6 +1,5 @@
 """Decoding: frames by number, audio by rate, and every kind of broken file."""
 
-import av
 import numpy as np
 import pytest
 
@@ -76,19 +75,7 @@ def test_a_file_cut_in_its_middle_is_truncated(tmp_path):
 
 
 def test_a_second_sound_track_that_lasts_longer_makes_no_file_truncated(tmp_path):
-    short = make.numbered(tmp_path / "short.mp4", duration_s=2.0)
-    long = make.no_video(tmp_path / "long.mp4", duration_s=5.0)
-    path = tmp_path / "both.mkv"
-    with av.open(str(path), "w") as write, av.open(str(short)) as first, av.open(str(long)) as second:
-        sources = [*first.streams, *second.streams]
-        streams = [write.add_stream_from_template(stream) for stream in sources]
-        for source, stream in zip(sources, streams, strict=True):
-            source.container.seek(0)
-            for packet in source.container.demux(source):
-                if packet.dts is not None:
-                    packet.stream = stream
-                    write.mux(packet)
-    with Media(path) as media:
+    with Media(make.second_sound(tmp_path / "both.mkv", duration_s=2.0, second_s=5.0)) as media:
         media.check_whole()
         assert media.video_end_s == pytest.approx(2.0, abs=0.1)
         assert media.stated_s == pytest.approx(5.0, abs=0.1)

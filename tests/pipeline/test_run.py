@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.run import Progress, log, write_torch
+from pipeline.run import Progress, command, log, write_torch
 
 #: Prints the product of two matrices on one to four threads, each once.
 _PRODUCTS = """
@@ -42,6 +43,37 @@ def test_sums_do_not_depend_on_the_number_of_threads():
     found = subprocess.run(run, env=environment, check=True, capture_output=True, text=True).stdout.split()
     assert len(found) == 4
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("blows", [1, 2])
+def test_a_command_stopped_by_the_system_cleans_up_and_says_so(tmp_path, blows):
+    """As at the end of a Slurm job's time; a second SIGTERM does not wait for the end of the cleaning."""
+    code = f"""
+import signal, os, sys, time
+from pipeline.run import command
+with command("test"):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    finally:
+        for _ in range({blows - 1}):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        print("clean")
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50)
+    if blows == 2:
+        assert (ran.returncode, ran.stdout) == (-signal.SIGTERM, "")
+    else:
+        assert (ran.returncode, ran.stdout) == (143, "clean\n")
+        assert ran.stderr == "test: stopped from outside. What was committed is intact; the same command continues.\n"
+
+
+def test_an_error_of_the_system_is_told_without_its_number(tmp_path, capsys):
+    with pytest.raises(SystemExit), command("test"):
+        (tmp_path / "gone").read_bytes()
+    assert capsys.readouterr().err == f"test: {tmp_path}/gone: No such file or directory\n"
 
 
 def test_the_bytes_of_weights_do_not_depend_on_file_or_process(tmp_path, monkeypatch):

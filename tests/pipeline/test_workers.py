@@ -144,7 +144,7 @@ def test_a_surprise_costs_only_its_clip(folder, vggish_spec, monkeypatch, count,
 
 @pytest.mark.parametrize("count", [0, 1])
 @pytest.mark.parametrize(
-    "number", [errno.EACCES, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOSPC], ids=os.strerror
+    "number", [errno.EACCES, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT], ids=os.strerror
 )
 def test_a_clip_that_this_machine_cannot_read_ends_the_run(folder, vggish_spec, monkeypatch, count, number):
     real = av.open

@@ -46,6 +46,8 @@ def test_files_are_kept_only_with_a_known_checksum(tmp_path, published, over_htt
         again = collect(DESCRIBED, made, origin, Client(ClientSettings()))
     assert [result.state for result in again][:2] == ["here", "here"]
     if over_http:
+        missing = next(result.message for result in results if result.name == "missing.txt")
+        assert f"by hand: {origin}/missing.txt, to be put at {made / 'missing.txt'}" in missing
         assert not {"/ok/good.txt", "/ok/variant.txt"} & set(server.gets()[asked:])
 
 

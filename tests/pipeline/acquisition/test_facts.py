@@ -33,6 +33,15 @@ def test_facts_of_a_window(video):
     assert inspect(video, 5.0, 3.0).video_s == pytest.approx(1.0, abs=0.04)
 
 
+def test_a_longer_second_sound_track_and_a_stream_without_a_decoder(tmp_path):
+    facts = inspect(factory.second_sound(tmp_path / "both.mkv", duration_s=2.0, second_s=5.0))
+    assert facts.duration_s == pytest.approx(2.0, abs=0.1)
+    facts = inspect(factory.unknown_coding(tmp_path / "pictures.mp4", duration_s=2.0))
+    assert (facts.frames, facts.audio_s) == (0, pytest.approx(2.0, abs=0.1))
+    facts = inspect(factory.unknown_coding(tmp_path / "sound.mp4", duration_s=2.0, video=False))
+    assert (facts.frames, facts.audio_s) == (50, 0.0)
+
+
 @pytest.mark.parametrize(("level", "black"), [(0, 1.0), (120, 0.0)])
 def test_still_and_black_pictures_and_silence(tmp_path, level, black):
     image = np.full((48, 64, 3), level, np.uint8)
