@@ -103,7 +103,7 @@ class MediaFile:
         pictures, sounds = self.container.streams.video, self.container.streams.audio
         if pictures and pictures[0].disposition & av.stream.Disposition.attached_pic:
             pictures = ()  # cover art of an audio file
-        self.video, self.sound = _decodable(pictures), _decodable(sounds)
+        self.video, self.sound = decodable(pictures), decodable(sounds)
         #: Of `video` and `audio`, what is there in a coding that this FFmpeg has no decoder for.
         self.undecodable = tuple(
             name
@@ -196,8 +196,8 @@ class MediaFile:
         return Packets(np.sort(np.array(stamps, dtype=np.int64)), end_s, whole=True)
 
 
-def _decodable(streams: Iterable[av.stream.Stream]) -> av.stream.Stream | None:
-    """The first stream that this FFmpeg has a decoder for."""
+def decodable(streams: Iterable[av.stream.Stream]) -> av.stream.Stream | None:
+    """The first stream that this FFmpeg has a decoder for; None without one."""
     return next((stream for stream in streams if stream.codec_context is not None), None)
 
 

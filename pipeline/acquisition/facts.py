@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +87,12 @@ def inspect(path: Path, start_s: float = 0.0, duration_s: float | None = None) -
 
     from pipeline.access import check_access
     from pipeline.duration import promised_s
+    from pipeline.mediafile import decodable
 
     with _open(path) as container:
         cover = av.stream.Disposition.attached_pic
-        video = _decodable(stream for stream in container.streams.video if not stream.disposition & cover)
-        audio = _decodable(container.streams.audio)
+        video = decodable(stream for stream in container.streams.video if not stream.disposition & cover)
+        audio = decodable(container.streams.audio)
         streams = [stream for stream in (video, audio) if stream is not None]
         if not streams:
             raise BadMedia("not-media", f"{path.name}: neither a video nor an audio stream that can be decoded")
@@ -233,11 +233,6 @@ class _Sounds:
         if self._waiting:
             self.meter.add(np.concatenate(self._waiting, axis=1))
             self._waiting.clear()
-
-
-def _decodable(streams: Iterable[Any]) -> Any:
-    """The first stream that this FFmpeg has a decoder for; None without one."""
-    return next((stream for stream in streams if stream.codec_context is not None), None)
 
 
 def _facts(video: Any, audio: Any, pictures: _Pictures, sounds: _Sounds | None) -> Facts:

@@ -1,7 +1,6 @@
 """Kills at random moments, on a quick and on a slow disk: nothing finished is lost or made twice, and the end has the
 bytes of a run that nobody hurt."""
 
-import hashlib
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ import pytest
 from pipeline.manifest import Clip, Manifest
 from pipeline.store import FeatureStore
 from tests.media_factory import tone, write_media
+from tests.pipeline.extract_factory import tree
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
@@ -43,14 +43,6 @@ store = FeatureStore.create(sys.argv[1], made, [spec], job_clips=2)
 print("ready", flush=True)
 factory.fill(store, made, spec.key)
 """
-
-
-def tree(path: Path) -> dict[str, str]:
-    return {
-        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-    }
 
 
 def slow_disk(folder: Path) -> dict[str, str]:
